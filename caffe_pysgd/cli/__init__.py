@@ -1,0 +1,1 @@
+"""The command ``caffe-pysgd``: one module per subcommand."""

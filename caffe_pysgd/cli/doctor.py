@@ -1,0 +1,28 @@
+"""``caffe-pysgd doctor``: can training run here?"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from caffe_pysgd.diagnosis import diagnose_installation
+
+
+@click.command()
+def doctor() -> None:
+    """Say which Caffe, kernels, BLAS and versions there are, and whether training can run.
+
+    Tries, inside the real `caffe` binary, what the Python update needs there. Exit code 0 if
+    training can run, else 2, with what is wrong and how to mend it.
+    """
+    findings = []
+    for finding in diagnose_installation():
+        findings.append(finding)
+        click.echo(f"{'FAIL' if finding.mend else 'ok':<5}{finding.subject:<22}{finding.found}")
+    problems = [finding for finding in findings if finding.mend]
+    for problem in problems:
+        click.echo(f"caffe-pysgd: {problem.subject}: {problem.mend}", err=True)
+    if not problems:
+        click.echo("training can run")
+    sys.exit(2 if problems else 0)

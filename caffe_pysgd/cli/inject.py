@@ -1,0 +1,51 @@
+"""``caffe-pysgd inject``: write the prototxt files, run nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from caffe_pysgd.cli.options import (
+    iterations_option,
+    net_state_flags,
+    net_state_options,
+    run_dir_option,
+    source_argument,
+    stages_of,
+)
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.run import resolve
+
+
+@click.command()
+@source_argument
+@run_dir_option
+@iterations_option
+@net_state_options
+def inject(
+    source: Path, run_dir: Optional[Path], iterations: Optional[int], level: int, stage: str
+) -> None:
+    """Write X with the Python update injected; print the `caffe train` line that runs it.
+
+    D/net.prototxt is the train net with three Python layers, D/solver.prototxt the solver that
+    leaves the update to them. Everything else stays as it is: data, tests, display, snapshots.
+    """
+    run = resolve(source, iterations, level, stages_of(stage))
+    directory = run_dir or run.configuration.run_dir
+    if directory is None:
+        raise UserError(f"{source}: names no run_dir; give --run-dir D")
+    solver = run.write_injected(directory)
+    command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
+    click.echo(_path_prefix() + shlex.join(command))
+
+
+def _path_prefix() -> str:
+    """Return what makes `caffe` embed this Python, or nothing where PATH does already."""
+    here = os.path.dirname(sys.executable)
+    first = os.environ.get("PATH", "").split(os.pathsep)[0]
+    return "" if first == here else f'PATH={shlex.quote(here)}:"$PATH" '

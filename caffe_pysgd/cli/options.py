@@ -1,0 +1,43 @@
+"""What several commands take: the file, the iterations, the net's level and stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Tuple
+
+import click
+
+source_argument = click.argument("source", metavar="X", type=click.Path(path_type=Path))
+
+iterations_option = click.option(
+    "--iterations",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Train up to iteration N instead of the solver's max_iter.",
+)
+
+run_dir_option = click.option(
+    "--run-dir",
+    metavar="D",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where solver.prototxt and net.prototxt are written.",
+)
+
+
+def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--level`` and ``--stage``, as `caffe train` has them."""
+    command = click.option(
+        "--stage", metavar="S,...", default="", help="Net stages, separated by commas."
+    )(command)
+    return click.option("--level", metavar="N", default=0, help="Net level.")(command)
+
+
+def stages_of(stage: str) -> Tuple[str, ...]:
+    """Return the stages in a ``--stage`` flag."""
+    return tuple(stage.split(",")) if stage else ()
+
+
+def net_state_flags(level: int, stage: str) -> list[str]:
+    """Return the flags that give `caffe train` the same level and stages."""
+    flags = [f"--level={level}"] if level else []
+    return flags + ([f"--stage={stage}"] if stage else [])

@@ -1,0 +1,122 @@
+"""``caffe-pysgd verify``: stock against Python, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import List, Optional
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from caffe_pysgd.cli.options import (
+    iterations_option,
+    net_state_flags,
+    net_state_options,
+    source_argument,
+    stages_of,
+)
+from caffe_pysgd.compare import Comparison
+from caffe_pysgd.files import write_whole
+from caffe_pysgd.run import resolve
+from caffe_pysgd.verification import (
+    compare_history,
+    compare_weights,
+    prepare,
+    train_in_net,
+    train_stock,
+)
+
+
+@click.command()
+@source_argument
+@iterations_option
+@click.option("--host", type=click.Choice(["in-net"]), default="in-net", show_default=True,
+              help="Where Python's update runs.")  # fmt: skip
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
+              help="Also write the comparison, parameter by parameter, as JSON.")  # fmt: skip
+@net_state_options
+def verify(
+    source: Path,
+    iterations: Optional[int],
+    host: str,
+    json_path: Optional[Path],
+    level: int,
+    stage: str,
+) -> None:
+    """Train X twice, by the native solver and in Python, and count the values that differ.
+
+    Compares every weight and every value of the history after the last iteration, bit by bit.
+    What a YAML overrides applies to both runs. Everything is written to a temporary directory and
+    removed. Exit code 0 only if nothing differs, else 1.
+    """
+    run = resolve(source, iterations, level, stages_of(stage))
+    prepare(run)
+    flags = net_state_flags(level, stage)
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory, _progress() as progress:
+        outcomes = []
+        for name, train in (("stock", train_stock), (host, train_in_net)):
+            task = progress.add_task(f"caffe train, {name}", total=run.solver.max_iter)
+            outcomes.append(
+                train(
+                    run,
+                    Path(directory, name),
+                    flags,
+                    lambda i, task=task: progress.update(task, completed=i),  # type: ignore[misc]
+                )
+            )
+            progress.update(task, completed=run.solver.max_iter)
+    weights = compare_weights(run, *outcomes)
+    history = compare_history(run, *outcomes)
+    differ = _report(weights, history, run.solver.max_iter)
+    if json_path:
+        _write_json(json_path, weights, history, run.solver.max_iter)
+    sys.exit(1 if differ else 0)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _report(weights: List[Comparison], history: List[Comparison], iterations: int) -> int:
+    for part in (*weights, *history):
+        if part.differ:
+            click.echo(str(part))
+    for name, parts in (("weights", weights), ("history", history)):
+        click.echo(f"{name}: {_sum(parts, 'differ'):,} of {_sum(parts, 'count'):,} differ")
+    both = weights + history
+    differ, ulp = _sum(both, "differ"), max(part.max_ulp for part in both)
+    click.echo(
+        f"verify: {differ} of {_sum(both, 'count')} values differ, max {ulp} ulp, "
+        f"after {iterations} iterations"
+    )
+    return differ
+
+
+def _sum(parts: List[Comparison], field: str) -> int:
+    return sum(getattr(part, field) for part in parts)
+
+
+def _write_json(
+    path: Path, weights: List[Comparison], history: List[Comparison], iterations: int
+) -> None:
+    both = weights + history
+    summary = {
+        "iterations": iterations,
+        "values": _sum(both, "count"),
+        "differ": _sum(both, "differ"),
+        "max_ulp": max(part.max_ulp for part in both),
+        "weights": [asdict(part) for part in weights],
+        "history": [asdict(part) for part in history],
+    }
+    write_whole(path, json.dumps(summary, indent=2) + "\n")

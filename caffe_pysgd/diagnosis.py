@@ -1,0 +1,126 @@
+"""What ``doctor`` finds out: whether training can run here, and with which bits."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.kernels import MissingSymbols, NativeKernels
+
+_VERSIONS = "take the versions that scripts/constraints.txt holds together"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what it is.
+        found: what was found.
+        mend: what to do if training cannot run because of it; empty if it can.
+    """
+
+    subject: str
+    found: str
+    mend: str = ""
+
+
+def diagnose_installation() -> Iterator[Finding]:
+    """Look at everything that training needs, one thing after the other."""
+    yield Finding("Python", f"{platform.python_version()}, {sys.executable}")
+    for package in ("numpy", "protobuf"):
+        yield Finding(package, metadata.version(package))
+    steps: List[Callable[[], Iterator[Finding]]] = [_module, _kernels, _binary]
+    for step in steps:
+        try:
+            yield from step()
+        except UserError as error:
+            yield Finding("caffe", "not usable", str(error))
+            return
+
+
+def _module() -> Iterator[Finding]:
+    caffe = pycaffe.compiled()
+    pycaffe.messages()
+    yield Finding("pycaffe", f"{caffe.__version__}, {caffe.__file__}")
+    has_layer = "Python" in list(caffe.layer_type_list())
+    yield Finding(
+        "Python layer",
+        "yes" if has_layer else "no",
+        ""
+        if has_layer
+        else "this Caffe was built without WITH_PYTHON_LAYER=1; build it with, "
+        "or run 'make setup' for one that has it",
+    )
+
+
+def _kernels() -> Iterator[Finding]:
+    try:
+        NativeKernels(pycaffe.library_path())
+        yield Finding("kernels", "native (the native solver's bits), numpy")
+    except MissingSymbols as missing:
+        yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
+    yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")
+
+
+def _loaded_blas() -> List[str]:
+    """Return the BLAS libraries that this process has loaded with Caffe."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return ["unknown"]
+    return sorted(set(re.findall(r"\S*/(lib[^/\s]*(?:blas|mkl_rt|atlas)[^/\s]*)", maps)))
+
+
+def _binary() -> Iterator[Finding]:
+    program = pycaffe.binary()
+    yield Finding("caffe binary", str(program))
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        yield from _probe(program, Path(directory))
+
+
+def _probe(program: Path, directory: Path) -> Iterator[Finding]:
+    """Run the probe layer inside the ``caffe`` binary, and tell how far it came."""
+    report = directory / "report"
+    net, solver = directory / "net.prototxt", directory / "solver.prototxt"
+    net.write_text(
+        'layer { name: "probe" type: "Python" top: "probe" python_param { '
+        f'module: "caffe_pysgd.hosts.probe" layer: "Probe" param_str: {json.dumps(str(report))} }} }}'
+    )
+    solver.write_text(
+        f"net: {json.dumps(str(net))} base_lr: 0 lr_policy: 'fixed' max_iter: 0 "
+        f"snapshot_after_train: false snapshot_prefix: {json.dumps(str(directory / 'x'))}"
+    )
+    process = subprocess.run(
+        [str(program), "train", f"--solver={solver}"],
+        env={**pycaffe.binary_environment(), "GLOG_logtostderr": "1"},
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    log = process.stderr.decode(errors="replace")
+    if not report.exists():
+        yield Finding("inside caffe", "no Python layer runs", pycaffe.last_words(log))
+        return
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    outcomes: Dict[str, Dict[str, str]] = {}
+    for trying, outcome in zip(lines[::2], [*lines[1::2], _death(process.returncode)]):
+        outcomes[trying["trying"]] = outcome
+    for name, outcome in outcomes.items():
+        mend = "" if "found" in outcome else f"{name} does not work inside caffe: {_VERSIONS}"
+        yield Finding(f"{name} inside caffe", outcome.get("found") or outcome["failed"], mend)
+
+
+def _death(returncode: int) -> Dict[str, str]:
+    name = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+    return {"failed": f"crashes ({name})"}

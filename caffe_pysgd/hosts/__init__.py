@@ -1,0 +1,1 @@
+"""The three places where the update runs; each gives the same bits."""

@@ -1,0 +1,312 @@
+"""The in-net host: three Python layers through which Python owns the update of ``caffe train``.
+
+``prototxt_templates/`` shows them as a Caffe user sees them, ``docs/in-net.md`` tells why there are
+three. In short: the *hook* is first in the net, so its backward runs last and finds every gradient
+complete; *parameters* shares every learnable parameter by name; the *seal* is last, and connects
+the two once the net has registered all that it registers. A net sets its layers up one after
+another, so the take-over that the hook begins is the one that the next seal completes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import numpy as np
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.prototxt.in_net import (
+    FIRST_STATE_BLOB,
+    HEADER_BLOB,
+    HEADER_SIZE,
+    InNetSettings,
+    pack_iteration,
+    unpack_iteration,
+)
+from caffe_pysgd.update import RULES, HyperParameters, Observer, Parameter, Stage, Updater
+from caffe_pysgd.update.kernels import Kernels, MissingSymbols, make_kernels
+
+_caffe: Any = pycaffe.compiled()
+
+LOSS, UPDATE_L2, UPDATE_RATIO = range(3)  # the hook's tops
+
+
+def _speaks_before_it_dies(method: Callable[..., None]) -> Callable[..., None]:
+    """Inside the ``caffe`` binary, end with one clear line and exit code 2.
+
+    An exception that left a layer there would end in SIGABRT, without its message. In a Python
+    process it simply reaches the caller.
+    """
+
+    @functools.wraps(method)
+    def guarded(*arguments: Any) -> None:
+        try:
+            method(*arguments)
+        except BaseException as error:
+            if not pycaffe.in_caffe_binary():
+                raise
+            if os.environ.get("CAFFE_PYSGD_TRACEBACK"):
+                traceback.print_exc()
+            known = isinstance(error, (UserError, MissingSymbols))
+            what = str(error) if known else f"{type(error).__name__}: {error}"
+            sys.stderr.write(f"caffe-pysgd: {what}\n")
+            sys.stderr.flush()
+            os._exit(2)
+
+    return guarded
+
+
+class TakeOver:
+    """The update of one net: what its three layers know of each other."""
+
+    begun: Optional[TakeOver] = None
+
+    def __init__(self, settings: InNetSettings, hook: Hook) -> None:
+        self.settings = settings
+        self.hook = hook
+        self.parameters_layer: Any = None
+        self.blobs: List[Any] = []
+        self.updater: Optional[Updater] = None
+        self.figures = UpdateFigures(settings.display)
+        self.passes = 0
+
+    def add_state_blobs(self) -> None:
+        """Give the hook the blobs in which Caffe's snapshots keep the state."""
+        blobs = self.hook.blobs
+        sizes = [int(np.prod(p.shape, dtype=np.int64)) for p in self.settings.parameters]
+        for size in [HEADER_SIZE, *sizes * len(self.settings.slots)]:
+            blobs.add_blob(size)
+            blobs[len(blobs) - 1].data[...] = 0
+
+    @property
+    def header(self) -> np.ndarray:
+        """[1 once state was written, iteration (two numbers), current_step]."""
+        header: np.ndarray = self.hook.blobs[HEADER_BLOB].data
+        return header
+
+    def start(self) -> None:
+        """Begin to update: weights and state are loaded by now, if any are."""
+        settings = self.settings
+        resumed = self._settle_state()
+        kernels = make_kernels(settings.kernels, pycaffe.library_path())
+        h = HyperParameters(**settings.hyperparameters)
+        parameters = [
+            Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
+            for p, blob in zip(settings.parameters, self.blobs)
+        ]
+        rule = RULES[settings.rule](h)
+        self.updater = Updater(parameters, h, rule, kernels, self._states(), [self.figures])
+        _caffe.log(self._announcement(kernels, resumed))
+
+    def _settle_state(self) -> bool:
+        """Decide whether the loaded state is used; return whether it is."""
+        loaded = self.header[0] == 1
+        wanted = _resume_wanted(self.settings.resume)
+        if wanted and not loaded:
+            raise UserError(
+                f"the snapshot holds no state of the update {self.hook_name} (rule "
+                f"'{self.settings.rule}' on this net): it was taken with another rule, of another "
+                "net, or by the native solver; start from its weights instead (--weights)"
+            )
+        resumed = loaded if wanted is None else wanted
+        if not resumed:
+            for index in range(HEADER_BLOB, len(self.hook.blobs)):
+                self.hook.blobs[index].data[...] = 0
+        return resumed
+
+    @property
+    def hook_name(self) -> str:
+        """The hook layer's name."""
+        return self.settings.hook_name
+
+    def _states(self) -> List[Dict[str, np.ndarray]]:
+        slots, count = self.settings.slots, len(self.settings.parameters)
+        arrays = [
+            self.hook.blobs[index].data.reshape(-1)
+            for index in range(FIRST_STATE_BLOB, FIRST_STATE_BLOB + len(slots) * count)
+        ]
+        return [
+            {slot: arrays[number * count + i] for number, slot in enumerate(slots)}
+            for i in range(count)
+        ]
+
+    def _announcement(self, kernels: Kernels, resumed: bool) -> str:
+        values = sum(blob.count for blob in self.blobs)
+        bits = "the native solver's bits" if kernels.exact else "not the native solver's bits"
+        state = f"resumed at iteration {self.iteration}" if resumed else "fresh"
+        return (
+            f"caffe-pysgd: Python owns the update: rule {self.settings.rule}, "
+            f"{len(self.blobs)} parameters, {values} values, kernels {kernels.name} ({bits}), "
+            f"state {state}"
+        )
+
+    @property
+    def iteration(self) -> int:
+        """The iteration whose update comes next, as the header says."""
+        return unpack_iteration(self.header[1], self.header[2])
+
+    def update(self) -> None:
+        """Apply one update, and leave nothing for the native one to do."""
+        updater = self.updater
+        assert updater is not None
+        # The header, not a counter: a solver may be restored at any time.
+        header = self.header
+        iteration = self.iteration
+        updater.current_step = int(header[3])
+        # Asking a blob for its arrays is what brings them back from a GPU.
+        for parameter, blob in zip(updater.parameters, self.blobs):
+            parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
+        updater.step(iteration)
+        for parameter in updater.parameters:
+            parameter.diff.fill(0)
+        if updater.clipping:
+            _log_clipping(updater)
+        header[:] = (1, *pack_iteration(iteration + 1), updater.current_step)
+
+
+class UpdateFigures(Observer):
+    """The size of the update, for the iterations that Caffe displays.
+
+    Attributes:
+        l2: the L2 norm of the update over all parameters.
+        ratio: the same divided by the norm of the weights that it is subtracted from.
+    """
+
+    def __init__(self, display: int) -> None:
+        self.display = display
+        self.l2 = self.ratio = 0.0
+        self._update_sumsq = self._data_sumsq = 0.0
+
+    def due(self, iteration: int) -> bool:
+        return self.display > 0 and iteration % self.display == 0
+
+    def observe(
+        self, iteration: int, rate: np.float32, parameter: Parameter, stage: Stage, array: Any
+    ) -> None:
+        if stage is Stage.UPDATE:
+            self._update_sumsq += float(np.dot(array, array))
+            self._data_sumsq += float(np.dot(parameter.data, parameter.data))
+
+    def end(self, iteration: int, rate: np.float32) -> None:
+        self.l2 = self._update_sumsq**0.5
+        self.ratio = self.l2 / self._data_sumsq**0.5 if self._data_sumsq else 0.0
+        self._update_sumsq = self._data_sumsq = 0.0
+
+
+class Hook(_caffe.Layer):  # type: ignore[name-defined]
+    """The first layer: its backward is the update."""
+
+    @_speaks_before_it_dies
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.take_over = TakeOver(InNetSettings.from_json(self.param_str), self)
+        TakeOver.begun = self.take_over
+        self.blobs.add_blob(1)
+        self.blobs[0].data[...] = 0
+        if self.take_over.settings.registered:
+            self.take_over.add_state_blobs()
+
+    @_speaks_before_it_dies
+    def reshape(self, bottom: Any, top: Any) -> None:
+        for index in range(len(top)):  # pycaffe cannot iterate over these
+            top[index].reshape(1)
+
+    @_speaks_before_it_dies
+    def forward(self, bottom: Any, top: Any) -> None:
+        top[LOSS].data[...] = 0
+        if self.take_over.updater is None:
+            self.take_over.start()
+
+    @_speaks_before_it_dies
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        take_over = self.take_over
+        take_over.passes += 1
+        if take_over.passes % take_over.settings.hyperparameters["iter_size"] == 0:
+            take_over.update()
+            top[UPDATE_L2].data[...] = take_over.figures.l2
+            top[UPDATE_RATIO].data[...] = take_over.figures.ratio
+
+
+class Parameters(_caffe.Layer):  # type: ignore[name-defined]
+    """The last layer but one: shares every learnable parameter, by name."""
+
+    @_speaks_before_it_dies
+    def setup(self, bottom: Any, top: Any) -> None:
+        take_over = TakeOver.begun
+        if take_over is None:
+            raise UserError("the net has a parameters layer but no hook; inject the net anew")
+        for parameter in take_over.settings.parameters:
+            self.blobs.add_blob(*parameter.shape)
+        take_over.blobs = [self.blobs[i] for i in range(len(self.blobs))]
+        take_over.parameters_layer = self
+
+    @_speaks_before_it_dies
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    @_speaks_before_it_dies
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass
+
+    @_speaks_before_it_dies
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
+
+
+class Seal(_caffe.Layer):  # type: ignore[name-defined]
+    """The last layer: completes the take-over once the net has registered its parameters."""
+
+    @_speaks_before_it_dies
+    def setup(self, bottom: Any, top: Any) -> None:
+        take_over, TakeOver.begun = TakeOver.begun, None
+        if take_over is None or not take_over.blobs:
+            raise UserError("the net has a seal but no hook or parameters; inject the net anew")
+        # The net holds and shares the blobs by now; a layer without blobs is not snapshotted.
+        del take_over.parameters_layer.blobs[:]
+        if not take_over.settings.registered:
+            take_over.add_state_blobs()
+
+    @_speaks_before_it_dies
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    @_speaks_before_it_dies
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass
+
+    @_speaks_before_it_dies
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
+
+
+def _resume_wanted(setting: str) -> Optional[bool]:
+    """Return whether this process resumes; None where only the loaded model can tell.
+
+    Caffe does not tell a layer whether weights come from ``--snapshot`` or from ``--weights``, but
+    the process's own command line does.
+    """
+    setting = os.environ.get("CAFFE_PYSGD_RESUME", setting)
+    if setting == "always":
+        return True
+    if setting == "never":
+        return False
+    if setting != "auto":
+        raise UserError(f"CAFFE_PYSGD_RESUME: found '{setting}', allowed: auto, always, never")
+    if not pycaffe.in_caffe_binary():
+        return None
+    flags = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    return any(flag.lstrip(b"-").split(b"=")[0] == b"snapshot" for flag in flags[1:])
+
+
+def _log_clipping(updater: Updater) -> None:
+    """Say what Caffe's ``ClipGradients`` says."""
+    clipping = updater.clipping
+    assert clipping is not None
+    _caffe.log(
+        f"Gradient clipping: scaling down gradients (L2 norm {clipping.l2norm_diff:g} > "
+        f"{updater.h.clip_gradients:g}) by scale factor {clipping.scale_factor:g}"
+    )

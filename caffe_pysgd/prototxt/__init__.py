@@ -1,0 +1,1 @@
+"""Solver and net files: read, resolve, rewrite."""

@@ -1,0 +1,162 @@
+"""The learnable parameters of a train net, as Caffe itself sees them.
+
+The prototxt does not say everything: shapes follow from the data, and a layer may set its own
+multipliers (BatchNorm freezes its three blobs). So Caffe builds the net once, in a process of its
+own, because an error in a net file makes it abort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.prototxt.net import included_layers
+from caffe_pysgd.prototxt.text import to_text
+
+
+@dataclass
+class LearnableParameter:
+    """One learnable parameter: where it lives, how it is shared, what multiplies its rate.
+
+    Attributes:
+        layer: the name of the layer that owns it.
+        index: its place among the layer's blobs.
+        shape: as Caffe built it.
+        sharing_name: the ``param { name }`` by which layers share it; empty for none.
+        lr_mult, decay_mult: what Caffe will really use.
+    """
+
+    layer: str
+    index: int
+    shape: Tuple[int, ...]
+    sharing_name: str
+    lr_mult: float
+    decay_mult: float
+
+    @property
+    def name(self) -> str:
+        """Its display name."""
+        return f"{self.layer}/{self.index}"
+
+
+def learnable_parameters(where: str, net: Any, state: Any) -> List[LearnableParameter]:
+    """Return the learnable parameters in the order of ``Net::learnable_params``.
+
+    Args:
+        where: the name of the net's file, for messages.
+        net: the ``NetParameter``.
+        state: the ``NetState`` to build it in.
+
+    Raises:
+        UserError: Caffe cannot build the net; Caffe's own reason is given.
+    """
+    names = [layer.name for layer in included_layers(net, state)]
+    repeated = {name for name in names if names.count(name) > 1}
+    built = _build(where, net, state)
+    parameters: List[LearnableParameter] = []
+    owners: Dict[str, _Owner] = {}
+    for layer in built:
+        if layer["blobs"] and layer["name"] in repeated:
+            raise UserError(
+                f"{where}: two layers are called '{layer['name']}'; Caffe copies weights by layer "
+                "name, so give them different names"
+            )
+        for index, shape in enumerate(layer["blobs"]):
+            spec = layer["param"][index] if index < len(layer["param"]) else {}
+            sharing_name = spec.get("name", "")
+            if sharing_name and sharing_name in owners:
+                owners[sharing_name].complete(spec)
+                continue
+            parameter = LearnableParameter(
+                layer["name"],
+                index,
+                tuple(shape),
+                sharing_name,
+                spec.get("lr_mult", 1.0),
+                spec.get("decay_mult", 1.0),
+            )
+            parameters.append(parameter)
+            if sharing_name:
+                owners[sharing_name] = _Owner(parameter, set(spec))
+    if not parameters:
+        raise UserError(f"{where}: the train net has no learnable parameters")
+    return parameters
+
+
+@dataclass
+class _Owner:
+    """A shared parameter, and which multipliers were said so far.
+
+    As in ``Net::AppendParam``, a layer that shares a parameter may say what its owner left unsaid.
+    """
+
+    parameter: LearnableParameter
+    said: set
+
+    def complete(self, spec: Dict[str, Any]) -> None:
+        for multiplier in ("lr_mult", "decay_mult"):
+            if multiplier in spec and multiplier not in self.said:
+                setattr(self.parameter, multiplier, spec[multiplier])
+                self.said.add(multiplier)
+
+
+def _build(where: str, net: Any, state: Any) -> List[Dict[str, Any]]:
+    """Let a process of its own build the net; return its layers with blobs and params."""
+    stated = type(net)()
+    stated.CopyFrom(net)
+    stated.state.CopyFrom(state)
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        prototxt, answer = Path(directory, "net.prototxt"), Path(directory, "layers.json")
+        prototxt.write_text(to_text(stated), encoding="utf-8")
+        environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+        program = [sys.executable, "-m", __name__, str(prototxt), str(state.level), str(answer)]
+        process = subprocess.run(
+            program, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        if process.returncode != 0:
+            log = process.stderr.decode(errors="replace").replace(str(prototxt), where)
+            raise UserError(f"{where}: Caffe cannot build this net: {pycaffe.last_words(log)}")
+        layers: List[Dict[str, Any]] = json.loads(answer.read_text())
+        return layers
+
+
+def _main(prototxt: str, level: str, answer: str) -> None:
+    """Build the net and write down what its layers hold (the child's side of :func:`_build`)."""
+    caffe, messages = pycaffe.compiled(), pycaffe.messages()
+    net = caffe.Net(prototxt, messages.TRAIN, level=int(level))
+    blobs = {
+        name: [tuple(blob.shape) for blob in layer.blobs]
+        for name, layer in zip(net._layer_names, net.layers)
+    }
+    # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small.
+    for layer in net.layers:
+        for blob in layer.blobs:
+            blob.reshape(0)
+    saved = f"{answer}.caffemodel"
+    net.save(saved)
+    described = messages.NetParameter.FromString(Path(saved).read_bytes())
+    layers = [
+        {
+            "name": layer.name,
+            "blobs": blobs[layer.name],
+            "param": [_spec_as_written(spec) for spec in layer.param],
+        }
+        for layer in described.layer
+    ]
+    Path(answer).write_text(json.dumps(layers))
+
+
+def _spec_as_written(spec: Any) -> Dict[str, Any]:
+    return {field.name: value for field, value in spec.ListFields()}
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,108 @@
+"""Solver files, read as ``ReadSolverParamsFromTextFileOrDie`` reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Tuple
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.prototxt.net import read_net, refuse_old_layers
+from caffe_pysgd.prototxt.text import read_text
+from caffe_pysgd.update import HyperParameters, lr_policies
+
+TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+# The deprecated enum solver_type, spelt as the field that replaced it.
+_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+
+def read_solver(path: Path) -> Any:
+    """Return the ``SolverParameter`` in a file, upgraded the way Caffe upgrades it.
+
+    Raises:
+        UserError: the file does not parse, or says what Caffe would refuse.
+    """
+    solver = read_text(path, pycaffe.messages().SolverParameter())
+    _upgrade_type(path, solver)
+    _complete_snapshot_prefix(path, solver)
+    given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]
+    if len(given) != 1:
+        raise UserError(
+            f"{path}: {'no train net is given' if not given else ' and '.join(given) + ' are given'}"
+            f"; give exactly one of {', '.join(TRAIN_NET_FIELDS)}"
+        )
+    if solver.average_loss < 1:
+        raise UserError(f"{path}: average_loss: found {solver.average_loss}, allowed is 1 or more")
+    return solver
+
+
+def _upgrade_type(path: Path, solver: Any) -> None:
+    if not solver.HasField("solver_type"):
+        return
+    if solver.HasField("type"):
+        raise UserError(f"{path}: has both 'type' and the deprecated 'solver_type'; keep 'type'")
+    solver.type = _TYPES[solver.solver_type]
+    solver.ClearField("solver_type")
+
+
+def _complete_snapshot_prefix(path: Path, solver: Any) -> None:
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(path.with_suffix(""))
+    elif Path(solver.snapshot_prefix).is_dir():
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / path.stem)
+
+
+def read_train_net(path: Path, solver: Any) -> Tuple[str, Any]:
+    """Return where the train net of a solver is written, and its ``NetParameter``.
+
+    A path inside the solver file is relative to the working directory, as Caffe reads it.
+
+    Raises:
+        UserError: the net file is missing or does not parse.
+    """
+    for field in ("net", "train_net"):
+        if solver.HasField(field):
+            net_path = Path(getattr(solver, field))
+            if not net_path.exists():
+                raise UserError(
+                    f"{path}: {field}: there is no file {net_path} (Caffe reads it relative to "
+                    f"the working directory, {Path.cwd()})"
+                )
+            return str(net_path), read_net(net_path)
+    field = "net_param" if solver.HasField("net_param") else "train_net_param"
+    net = pycaffe.messages().NetParameter()
+    net.CopyFrom(getattr(solver, field))
+    where = f"{path}: {field}"
+    refuse_old_layers(where, net)
+    return where, net
+
+
+def train_state(solver: Any, net: Any, level: int, stages: Tuple[str, ...]) -> Any:
+    """Return the ``NetState`` that ``caffe train --level --stage`` gives the train net.
+
+    Caffe's order of precedence: the solver's defaults, the net's own ``state``, the solver's
+    ``train_state`` with the level and the stages of the command line.
+    """
+    messages = pycaffe.messages()
+    state = messages.NetState(phase=messages.TRAIN)
+    state.MergeFrom(net.state)
+    state.MergeFrom(solver.train_state)
+    state.level = level
+    state.stage.extend(stages or ("",))
+    return state
+
+
+def hyperparameters(path: Path, solver: Any) -> HyperParameters:
+    """Return what the solver says about the update.
+
+    Raises:
+        UserError: a value that the native solver would abort on.
+    """
+    names = HyperParameters.__dataclass_fields__
+    try:
+        h = HyperParameters(**{name: getattr(solver, name) for name in names})
+        lr_policies.check(h)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return h

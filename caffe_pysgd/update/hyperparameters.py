@@ -1,0 +1,67 @@
+"""The solver's settings that decide the update, named, typed and defaulted as in caffe.proto."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Dict, Tuple
+
+import numpy as np
+
+FLOATS = (
+    "base_lr", "gamma", "power", "momentum", "momentum2", "delta", "rms_decay", "weight_decay",
+    "clip_gradients",
+)  # fmt: skip
+REGULARIZATION_TYPES = ("L2", "L1")
+
+
+@dataclass(frozen=True)
+class HyperParameters:
+    """What ``SolverParameter`` says about the update.
+
+    Every real number is rounded to float32 on the way in, as protobuf stores it, so that the
+    arithmetic never meets a Python float and computes in another type.
+
+    Raises:
+        ValueError: a value that Caffe would refuse, in the words ``field: what is wrong``.
+    """
+
+    base_lr: np.float32 = np.float32(0)
+    lr_policy: str = "fixed"
+    gamma: np.float32 = np.float32(0)
+    power: np.float32 = np.float32(0)
+    stepsize: int = 0
+    stepvalue: Tuple[int, ...] = ()
+    max_iter: int = 0
+    momentum: np.float32 = np.float32(0)
+    momentum2: np.float32 = np.float32(0.999)
+    delta: np.float32 = np.float32(1e-8)
+    rms_decay: np.float32 = np.float32(0.99)
+    weight_decay: np.float32 = np.float32(0)
+    regularization_type: str = "L2"
+    clip_gradients: np.float32 = np.float32(-1)
+    iter_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in FLOATS:
+            object.__setattr__(self, name, np.float32(getattr(self, name)))
+        object.__setattr__(self, "stepvalue", tuple(int(value) for value in self.stepvalue))
+        if self.iter_size < 1:
+            raise ValueError(f"iter_size: found {self.iter_size}, allowed is 1 or more")
+        if self.weight_decay != 0 and self.regularization_type not in REGULARIZATION_TYPES:
+            raise ValueError(
+                f"regularization_type: found '{self.regularization_type}', allowed are "
+                + ", ".join(REGULARIZATION_TYPES)
+            )
+
+    def as_plain(self) -> Dict[str, object]:
+        """Return the settings as plain Python values that read back to the same bits.
+
+        A float32 is written with as few digits as name it: 0.01, not 0.009999999776482582.
+        """
+        plain: Dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.float32):
+                value = float(str(value))
+            plain[field.name] = list(value) if isinstance(value, tuple) else value
+        return plain

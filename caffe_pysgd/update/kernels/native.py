@@ -1,0 +1,89 @@
+"""The kernels that Caffe itself uses, called where they are: in its shared library.
+
+libcaffe exports its mathematics (``src/caffe/util/math_functions.cpp``). An update that is composed
+of them in the native solver's order has the native solver's bits, whatever BLAS that build has.
+ctypes releases the GIL during each call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Optional
+
+import numpy as np
+
+from caffe_pysgd.update.kernels.numpy import NumpyKernels
+
+_INT, _FLOAT, _ARRAY = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+
+# name: (mangled name of the instance for float, result, arguments)
+_SYMBOLS = {
+    "axpy": ("_ZN5caffe10caffe_axpyIfEEviT_PKS1_PS1_", None, (_INT, _FLOAT, _ARRAY, _ARRAY)),
+    "axpby": (
+        "_ZN5caffe15caffe_cpu_axpbyIfEEviT_PKS1_S1_PS1_",
+        None,
+        (_INT, _FLOAT, _ARRAY, _FLOAT, _ARRAY),
+    ),
+    "scal": ("_ZN5caffe10caffe_scalIfEEviT_PS1_", None, (_INT, _FLOAT, _ARRAY)),
+    "sign": ("_ZN5caffe14caffe_cpu_signIfEEviPKT_PS1_", None, (_INT, _ARRAY, _ARRAY)),
+    "dot": ("_ZN5caffe13caffe_cpu_dotIfEET_iPKS1_S3_", _FLOAT, (_INT, _ARRAY, _ARRAY)),
+}
+
+
+class MissingSymbols(Exception):
+    """The library cannot be loaded or does not export Caffe's mathematics (a static libcaffe)."""
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+class NativeKernels(NumpyKernels):
+    """Caffe's own vector operations, through ctypes.
+
+    Args:
+        library_path: a shared library through which Caffe's symbols resolve, such as pycaffe's
+            ``_caffe.so`` or ``libcaffe.so``.
+
+    Raises:
+        MissingSymbols: it does not load, or a symbol is not there.
+    """
+
+    name = "native"
+    exact = True
+
+    def __init__(self, library_path: Optional[str]) -> None:
+        if library_path is None:
+            raise MissingSymbols("no Caffe library was given")
+        try:
+            library = ctypes.CDLL(library_path)
+            functions = {name: self._bind(library, *symbol) for name, symbol in _SYMBOLS.items()}
+        except (OSError, AttributeError) as error:
+            raise MissingSymbols(str(error)) from error
+        self._axpy, self._axpby = functions["axpy"], functions["axpby"]
+        self._scal, self._sign, self._dot = functions["scal"], functions["sign"], functions["dot"]
+
+    @staticmethod
+    def _bind(library: ctypes.CDLL, symbol: str, result: Any, arguments: Any) -> Any:
+        function = getattr(library, symbol)
+        function.restype = result
+        function.argtypes = arguments
+        return function
+
+    def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
+        self._axpy(x.size, a, _address(x), _address(y))
+
+    def axpby(self, a: np.float32, x: np.ndarray, b: np.float32, y: np.ndarray) -> None:
+        self._axpby(x.size, a, _address(x), b, _address(y))
+
+    def scal(self, a: np.float32, x: np.ndarray) -> None:
+        self._scal(x.size, a, _address(x))
+
+    def sign(self, x: np.ndarray) -> np.ndarray:
+        signs = np.empty_like(x)
+        self._sign(x.size, _address(x), _address(signs))
+        return signs
+
+    def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
+        return np.float32(self._dot(x.size, _address(x), _address(y)))

@@ -1,0 +1,91 @@
+"""Caffe's learning-rate policies: the rate at an iteration, to the last bit.
+
+One function per ``lr_policy``, simplest first, each the formula in the comment at the top of
+Caffe's ``src/caffe/solvers/sgd_solver.cpp`` (``GetLearningRate``). ``i`` is the iteration. Where
+C++ computes in float, so do they (every operand is float32); where its ``pow`` takes an integer
+exponent and therefore computes in double, ``_times_power`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict
+
+import numpy as np
+
+from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.libm import expf, pow, powf
+
+F = np.float32
+
+
+def current_step(h: HyperParameters, i: int, step: int) -> int:
+    """Return the step after evaluating the rate at iteration ``i``, given the step before it.
+
+    Caffe keeps ``current_step`` in the solver state. ``multistep`` advances by at most one per
+    evaluation, so a run that resumes far ahead catches up one step an iteration, as Caffe's does.
+    """
+    if h.lr_policy == "step":
+        return i // h.stepsize
+    if h.lr_policy == "multistep" and step < len(h.stepvalue) and i >= h.stepvalue[step]:
+        return step + 1
+    return step
+
+
+def fixed(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr"""
+    return h.base_lr
+
+
+def exp(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * gamma ^ i"""
+    return _times_power(h.base_lr, h.gamma, i)
+
+
+def step(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * gamma ^ floor(i / stepsize)"""
+    return _times_power(h.base_lr, h.gamma, step)
+
+
+def multistep(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * gamma ^ (number of stepvalues reached)"""
+    return _times_power(h.base_lr, h.gamma, step)
+
+
+def inv(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * (1 + gamma * i) ^ -power"""
+    return h.base_lr * powf(F(1) + h.gamma * F(i), -h.power)
+
+
+def poly(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * (1 - i / max_iter) ^ power"""
+    return h.base_lr * powf(F(1) - F(i) / F(h.max_iter), h.power)
+
+
+def sigmoid(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr / (1 + exp(-gamma * (i - stepsize)))"""
+    return h.base_lr * (F(1) / (F(1) + expf(-h.gamma * (F(i) - F(h.stepsize)))))
+
+
+def _times_power(base_lr: np.float32, gamma: np.float32, exponent: int) -> np.float32:
+    return F(float(base_lr) * pow(float(gamma), exponent))
+
+
+POLICIES: Dict[str, Callable[[HyperParameters, int, int], np.float32]] = {
+    policy.__name__: policy for policy in (fixed, step, exp, inv, multistep, poly, sigmoid)
+}
+
+
+def check(h: HyperParameters) -> None:
+    """Refuse what Caffe's ``CHECK``s would abort on at the first update.
+
+    Raises:
+        ValueError: in the words ``field: found what, allowed what``.
+    """
+    if h.lr_policy not in POLICIES:
+        raise ValueError(f"lr_policy: found '{h.lr_policy}', allowed are {', '.join(POLICIES)}")
+    if h.lr_policy in ("step", "sigmoid") and h.stepsize <= 0:
+        raise ValueError(
+            f"stepsize: found {h.stepsize}, lr_policy '{h.lr_policy}' needs more than 0"
+        )
+    if h.lr_policy in ("step", "exp", "inv", "multistep", "sigmoid") and not h.gamma >= 0:
+        raise ValueError(f"gamma: found {h.gamma}, lr_policy '{h.lr_policy}' needs 0 or more")
