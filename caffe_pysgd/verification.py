@@ -6,7 +6,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 
@@ -15,20 +15,31 @@ from caffe_pysgd.compare import Comparison, compare
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB
 from caffe_pysgd.run import Run
-from caffe_pysgd.snapshots import read_model, read_solver_state
+from caffe_pysgd.snapshots import Model, read_model, read_solver_state
 
 Progress = Callable[[int], None]
 """Is told the last iteration that Caffe's log mentioned."""
 
 _ITERATION = re.compile(rb"\] Iteration (\d+)")
+_TESTING = re.compile(r"\] Iteration \d+, Testing net \(#(\d+)\)")
+_TEST_OUTPUT = re.compile(r"Test net output #\d+: (\S+) = (\S+)")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a training run ended: weights and history per learnable parameter, in Caffe's order."""
+    """Where a training run ended.
+
+    Attributes:
+        weights: flat, one array per learnable parameter, in Caffe's order.
+        history: flat, one array per history blob, in the order of ``.solverstate``.
+        scores: what the last test said, by net and output: ``{"#0 accuracy": 0.955}``.
+        log: Caffe's log.
+    """
 
     weights: List[np.ndarray]
     history: List[np.ndarray]
+    scores: Dict[str, float]
+    log: str
 
 
 def prepare(run: Run) -> None:
@@ -47,10 +58,10 @@ def train_stock(run: Run, directory: Path, flags: Sequence[str], progress: Progr
         UserError: Caffe failed; its own reason is given.
     """
     run.solver.snapshot_prefix = str(directory / "snapshot")
-    _train(run.write_stock(directory), flags, progress)
+    log = _train(run.write_stock(directory), flags, progress)
     state = _final_state(run, directory)
-    model = read_model(state.learned_net)
-    return Outcome([model[p.layer][p.index] for p in run.parameters], state.history)
+    weights = _weights(run, read_model(state.learned_net))
+    return Outcome(weights, state.history, last_scores(log), log)
 
 
 def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Progress) -> Outcome:
@@ -60,12 +71,23 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
         UserError: Caffe failed; its own reason is given.
     """
     run.solver.snapshot_prefix = str(directory / "snapshot")
-    _train(run.write_injected(directory), flags, progress)
+    log = _train(run.write_injected(directory), flags, progress)
     model = read_model(_final_state(run, directory).learned_net)
-    return Outcome(
-        [model[p.layer][p.index] for p in run.parameters],
-        model[run.settings().hook_name][FIRST_STATE_BLOB:],
-    )
+    history = model[run.settings().hook_name][FIRST_STATE_BLOB:]
+    return Outcome(_weights(run, model), history, last_scores(log), log)
+
+
+def last_scores(log: str) -> Dict[str, float]:
+    """Return what the last test in a Caffe log said, by test net and output."""
+    scores: Dict[str, float] = {}
+    net = ""
+    for line in log.splitlines():
+        testing, output = _TESTING.search(line), _TEST_OUTPUT.search(line)
+        if testing:
+            net = testing[1]
+        elif output:
+            scores[f"#{net} {output[1]}"] = float(output[2])
+    return scores
 
 
 def compare_weights(run: Run, stock: Outcome, ours: Outcome) -> List[Comparison]:
@@ -94,13 +116,17 @@ def compare_history(run: Run, stock: Outcome, ours: Outcome) -> List[Comparison]
     ]
 
 
+def _weights(run: Run, model: Model) -> List[np.ndarray]:
+    return [model[p.layer][p.index] for p in run.parameters]
+
+
 def _final_state(run: Run, directory: Path) -> Any:
     suffix = ".h5" if run.solver.snapshot_format == type(run.solver).HDF5 else ""
     return read_solver_state(directory / f"snapshot_iter_{run.solver.max_iter}.solverstate{suffix}")
 
 
-def _train(solver: Path, flags: Sequence[str], progress: Progress) -> None:
-    """Run `caffe train`, its log going to a file beside the solver file."""
+def _train(solver: Path, flags: Sequence[str], progress: Progress) -> str:
+    """Run `caffe train`; return its log, which is also kept beside the solver file."""
     log_path = solver.parent / "caffe.log"
     command = [str(pycaffe.binary()), "train", f"--solver={solver}", *flags]
     environment = {**pycaffe.binary_environment(), "GLOG_logtostderr": "1"}
@@ -121,7 +147,7 @@ def _train(solver: Path, flags: Sequence[str], progress: Progress) -> None:
             raise
         finally:
             process.wait()
+    text = log_path.read_text(errors="replace")
     if process.returncode != 0:
-        raise UserError(
-            f"caffe train failed: {pycaffe.last_words(log_path.read_text(errors='replace'))}"
-        )
+        raise UserError(f"caffe train failed: {pycaffe.last_words(text)}")
+    return text

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import List, Optional
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from caffe_pysgd.cli.options import (
     iterations_option,
@@ -20,10 +18,13 @@ from caffe_pysgd.cli.options import (
     source_argument,
     stages_of,
 )
+from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.compare import Comparison
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_whole
 from caffe_pysgd.run import resolve
 from caffe_pysgd.verification import (
+    Outcome,
     compare_history,
     compare_weights,
     prepare,
@@ -55,37 +56,28 @@ def verify(
     removed. Exit code 0 only if nothing differs, else 1.
     """
     run = resolve(source, iterations, level, stages_of(stage))
+    if run.solver.max_iter < 1:
+        raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
     prepare(run)
     flags = net_state_flags(level, stage)
-    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory, _progress() as progress:
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         outcomes = []
         for name, train in (("stock", train_stock), (host, train_in_net)):
-            task = progress.add_task(f"caffe train, {name}", total=run.solver.max_iter)
-            outcomes.append(
-                train(
-                    run,
-                    Path(directory, name),
-                    flags,
-                    lambda i, task=task: progress.update(task, completed=i),  # type: ignore[misc]
-                )
-            )
-            progress.update(task, completed=run.solver.max_iter)
+            bar = TrainingBar(bars, f"caffe train, {name}", run.solver.max_iter)
+            outcomes.append(train(run, Path(folder, name), flags, bar.reach))
+            bar.finish()
     weights = compare_weights(run, *outcomes)
     history = compare_history(run, *outcomes)
+    _report_scores(*outcomes)
     differ = _report(weights, history, run.solver.max_iter)
     if json_path:
         _write_json(json_path, weights, history, run.solver.max_iter)
     sys.exit(1 if differ else 0)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
+def _report_scores(stock: Outcome, ours: Outcome) -> None:
+    for output, score in stock.scores.items():
+        click.echo(f"test net {output}: {score:g} stock, {ours.scores[output]:g} Python")
 
 
 def _report(weights: List[Comparison], history: List[Comparison], iterations: int) -> int:

@@ -1,0 +1,50 @@
+# Every target does all of its own set-up; where there is nothing to do, that costs nothing.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# The caller's PYTHONPATH is for the caller's Python, not for the one in .venv.
+VENV_PYTHON := env -u PYTHONPATH -u PYTHONHOME .venv/bin/python
+SETUP := $(PYTHON) scripts/bootstrap.py --extras
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data demo test test-all lint bench docs clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## make .venv with Caffe, this project and what its tests need
+	@$(SETUP) test
+
+data: setup ## make the LMDBs of the MNIST example
+	@$(VENV_PYTHON) examples/mnist/create_mnist.py
+
+demo: data ## train LeNet on MNIST with a Python update
+	@$(VENV_PYTHON) examples/mnist/demo.py
+
+test: setup ## run the quick tests (PYTEST_ARGS="..." is passed on)
+	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-all: setup ## run all tests, also those marked slow
+	@$(VENV_PYTHON) -m pytest -m "" $(PYTEST_ARGS)
+
+lint: ## check style and types
+	@$(SETUP) test,lint
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+bench: data ## compare the speed with the native solver's
+	@$(VENV_PYTHON) benchmarks/overhead.py
+
+docs: ## build the documentation
+	@$(SETUP) test,docs
+	@$(VENV_PYTHON) -m mkdocs build --strict
+
+clean: ## remove what the targets make, except .venv and Caffe
+	@rm -rf examples/mnist/mnist_*_lmdb runs build dist site *.egg-info htmlcov .coverage
+	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . \( -path ./.caffe -o -path ./.caffe.work -o -path ./.venv \) -prune -o -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## remove .venv and Caffe too
+	@rm -rf .venv .venv.lock .caffe .caffe.work .caffe.lock

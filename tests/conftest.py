@@ -1,0 +1,59 @@
+"""What all tests share: the real Caffe, quiet; a folder of their own; the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+BIN = Path(sys.executable).parent
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory: paths in a prototxt are relative to it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(workdir: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run ``caffe-pysgd`` in the working directory as a person does."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        inherited = {k: v for k, v in os.environ.items() if k != "GLOG_minloglevel"}
+        return subprocess.run(
+            [str(BIN / "caffe-pysgd"), *map(str, arguments)],
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as the project's own, with LeNet and the MNIST LMDBs that it reads."""
+    root = tmp_path_factory.mktemp("mnist")
+    here = root / "examples" / "mnist"
+    here.mkdir(parents=True)
+    for file in (PROJECT / "examples" / "mnist").glob("*.prototxt"):
+        (here / file.name).write_bytes(file.read_bytes())
+    sys.path.insert(0, str(PROJECT / "examples" / "mnist"))
+    from create_mnist import create_mnist
+
+    create_mnist(here)
+    return root

@@ -1,0 +1,140 @@
+"""The in-net host in pycaffe solvers: every option and kind of net, 0 ulp after every iteration."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any, Dict
+
+import caffe
+import numpy as np
+import pytest
+from nets import NETS, SMALL, STAGED, write_solver
+from running import Both, assert_same_bits, same_weights, step_both, weights_of
+
+from caffe_pysgd.compare import compare
+
+OPTIONS: Dict[str, Dict[str, Any]] = {
+    "defaults": {},
+    "no momentum": {"momentum": 0},
+    "L1": {"regularization_type": "L1", "weight_decay": 0.01},
+    "clip": {"clip_gradients": 0.5},
+    "iter_size": {"iter_size": 3},
+    "clip, L1, iter_size, multistep": {
+        "clip_gradients": 0.2,
+        "regularization_type": "L1",
+        "iter_size": 2,
+        "lr_policy": "multistep",
+        "gamma": 0.5,
+        "stepvalue": [3, 4, 9],
+    },
+    "poly": {"lr_policy": "poly", "power": 0.5, "max_iter": 15},
+    "debug_info": {"debug_info": True, "display": 4},
+    "deprecated type": {"solver_type": "SGD"},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_gives_the_bits_of_the_native_solver(workdir: Path, option: str) -> None:
+    step_both(Both.write(write_solver(workdir, SMALL, **OPTIONS[option])), 12)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_kind_of_net_gives_the_bits_of_the_native_solver(workdir: Path, net: str) -> None:
+    both = Both.write(write_solver(workdir, NETS[net], weight_decay=0.01, clip_gradients=3))
+    solvers = step_both(both, 12)
+    for solver in solvers.values():
+        solver.snapshot()
+    assert_same_bits(both.final(12))
+
+
+def test_stages_and_two_test_nets_give_the_bits_of_the_native_solver(workdir: Path) -> None:
+    source = write_solver(workdir, STAGED, test_iter=[2, 3], test_interval=3)
+    states = 'train_state { stage: "wide" } test_state { stage: "first" }'
+    source.write_text(source.read_text() + states + ' test_state { stage: "second" }')
+    both = Both.write(source)
+    assert [p.layer for p in both.run.parameters] == ["wide", "wide", "out", "out"]
+    solvers = step_both(both, 7)
+    for stock, ours in zip(solvers["stock"].test_nets, solvers["ours"].test_nets):
+        assert list(stock.params) == list(ours.params)
+        for layer, blobs in stock.params.items():
+            for theirs, here in zip(blobs, ours.params[layer]):
+                assert_same_bits([compare(layer, theirs.data.ravel(), here.data.ravel())])
+
+
+def test_several_solvers_in_one_process_keep_their_own_history(workdir: Path) -> None:
+    first = Both.write(write_solver(workdir, SMALL, name="first"))
+    (workdir / "b").mkdir()
+    second = Both.write(write_solver(workdir / "b", NETS["shared"], momentum=0.5))
+    stocks = [caffe.get_solver(str(both.stock)) for both in (first, second)]
+    solvers = [caffe.get_solver(str(both.ours)) for both in (first, second)]
+    for _ in range(6):  # the four take turns; DummyData draws from one generator for all
+        for pair in zip(stocks, solvers):
+            for solver in pair:
+                caffe.set_random_seed(5)
+                solver.step(1)
+    for both, stock, ours in zip((first, second), stocks, solvers):
+        same_weights(both, weights_of(both, stock), weights_of(both, ours), "at the end")
+
+
+def test_a_solver_that_is_gone_leaves_the_next_one_alone(workdir: Path) -> None:
+    both = Both.write(write_solver(workdir, SMALL))
+    for _ in range(3):
+        step_both(both, 2)
+        gc.collect()
+
+
+def test_an_exception_reaches_the_caller_in_a_python_process(workdir: Path) -> None:
+    both = Both.write(write_solver(workdir, SMALL))
+    net = both.ours.parent / "net.prototxt"
+    net.write_text(
+        net.read_text().replace('\\"kernels\\": \\"auto\\"', '\\"kernels\\": \\"none\\"')
+    )
+    solver = caffe.get_solver(str(both.ours))
+    with pytest.raises(ValueError, match="kernels: found 'none', allowed are auto"):
+        solver.step(1)
+
+
+def test_numpy_kernels_are_close_but_not_exact(workdir: Path) -> None:
+    """What the 2016 thread ran into: each rounding differs, and training amplifies it."""
+    write_solver(workdir, SMALL)
+    source = workdir / "run.yaml"
+    source.write_text("solver: solver.prototxt\nupdate: {kernels: numpy}\n")
+    both = Both.write(source)
+    weights = []
+    for path in (both.stock, both.ours):
+        solver = caffe.get_solver(str(path))
+        solver.step(10)
+        weights.append(np.concatenate(weights_of(both, solver)))
+    assert 0 < np.abs(weights[0] - weights[1]).max() < 1e-5
+
+
+def test_restoring_in_the_middle_goes_back_to_that_state(workdir: Path) -> None:
+    source = write_solver(workdir, SMALL, lr_policy="inv", gamma=0.1, power=0.75)
+    both = Both.write(source)
+    solvers = step_both(both, 4)
+    for name, solver in solvers.items():
+        caffe.set_random_seed(8)
+        solver.snapshot()
+        solver.step(3)
+        solver.restore(f"{name}/snap_iter_4.solverstate")
+        caffe.set_random_seed(9)
+        solver.step(5)
+        solver.snapshot()
+    assert_same_bits(both.final(9))
+
+
+def test_figures_of_the_update_are_shown_at_displayed_iterations(workdir: Path) -> None:
+    both = Both.write(write_solver(workdir, SMALL, display=2))
+    solver = caffe.get_solver(str(both.ours))
+    for iteration in range(4):
+        before = np.concatenate(weights_of(both, solver))
+        solver.step(1)
+        if iteration % 2 == 0:
+            moved = np.linalg.norm(np.concatenate(weights_of(both, solver)) - before)
+            weighed = np.linalg.norm(before)
+            assert solver.net.blobs["pysgd_update_l2"].data[0] == pytest.approx(moved, rel=1e-3)
+            assert solver.net.blobs["pysgd_update_ratio"].data[0] == pytest.approx(
+                moved / weighed, rel=1e-3
+            )
+        assert solver.net.blobs["pysgd"].data[0] == 0

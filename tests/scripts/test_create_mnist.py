@@ -1,0 +1,77 @@
+"""examples/mnist/create_mnist.py makes the LMDBs that Caffe's Data layers read."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import lmdb
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mnist"
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("create_mnist", EXAMPLE / "create_mnist.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_databases_hold_all_digits(script: ModuleType, tmp_path: Path) -> None:
+    script.create_mnist(tmp_path)
+
+    assert sorted(place.name for place in tmp_path.iterdir()) == sorted(script.DATABASES)
+    assert count_records(tmp_path / "mnist_train_lmdb") == 9000
+    assert count_records(tmp_path / "mnist_test_lmdb") == 1000
+
+
+def test_databases_that_are_there_are_left_alone(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.create_mnist(tmp_path)
+    before = [(tmp_path / name / "data.mdb").stat().st_mtime_ns for name in script.DATABASES]
+    assert capsys.readouterr().err.count("making ") == 2
+    script.create_mnist(tmp_path)
+
+    after = [(tmp_path / name / "data.mdb").stat().st_mtime_ns for name in script.DATABASES]
+    assert after == before
+    assert capsys.readouterr().err == ""
+
+
+def test_damaged_digits_are_named_and_leave_nothing_behind(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE / "data", tmp_path / "data")
+    shutil.copy(EXAMPLE / "create_mnist.py", tmp_path)
+    images = tmp_path / "data" / "train-images-idx3-ubyte.gz"
+    images.write_bytes(images.read_bytes()[:10000])
+    run = subprocess.run(
+        [sys.executable, str(tmp_path / "create_mnist.py")], stderr=subprocess.PIPE, text=True
+    )
+
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[1:] == [
+        f"create_mnist.py: {images} is missing or damaged (Compressed file ended before the "
+        "end-of-stream marker was reached): restore it with git checkout"
+    ]
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["create_mnist.py", "data"]
+
+
+def test_without_the_converter(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(script.DataError, match=r"convert_mnist_data is neither beside .* nor on"):
+        script.create_mnist(tmp_path)
+
+
+def count_records(database: Path) -> int:
+    with lmdb.open(str(database), readonly=True, lock=False) as environment:
+        return int(environment.stat()["entries"])

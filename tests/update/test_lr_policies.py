@@ -1,0 +1,78 @@
+"""Every learning-rate policy against ``solver.lr``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict
+
+import caffe
+import numpy as np
+import pytest
+from nets import write_solver
+
+from caffe_pysgd.prototxt.solver import hyperparameters, read_solver
+from caffe_pysgd.update import HyperParameters, lr_policies
+from caffe_pysgd.update.kernels import NumpyKernels
+from caffe_pysgd.update.rules import SGD
+from caffe_pysgd.update.updater import Updater
+
+POLICIES: Dict[str, Dict[str, Any]] = {
+    "fixed": {},
+    "step": {"stepsize": 7, "gamma": 0.97},
+    "exp": {"gamma": 0.997},
+    "inv": {"gamma": 0.0001, "power": 0.75},
+    "multistep": {"gamma": 0.1, "stepvalue": [3, 10, 11, 500]},
+    "poly": {"power": 0.9, "max_iter": 900},
+    "sigmoid": {"gamma": 0.01, "stepsize": 500},
+}
+TINY = """
+layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 1 dim: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip"
+        inner_product_param { num_output: 1 } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "d" top: "loss" }
+"""
+
+
+def test_every_policy_of_caffe_is_here() -> None:
+    assert set(POLICIES) == set(lr_policies.POLICIES)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rates_have_the_bits_of_the_native_solver(workdir: Path, policy: str) -> None:
+    path = write_solver(workdir, TINY, lr_policy=policy, **POLICIES[policy])
+    native = caffe.SGDSolver(str(path))
+    h = hyperparameters(path, read_solver(path))
+    updater = Updater([], h, SGD(h), NumpyKernels())
+    for iteration in range(1200):
+        # solver.lr is itself an evaluation: it advances multistep, as apply_update does again.
+        updater.learning_rate(iteration)
+        expected, found = np.float32(native.lr), updater.learning_rate(iteration)
+        updater_bits, native_bits = found.tobytes(), expected.tobytes()
+        assert updater_bits == native_bits, f"iteration {iteration}: {float(expected).hex()}"
+        native.apply_update()
+
+
+@pytest.mark.parametrize("start", [0, 4, 100, 501])
+def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
+    h = HyperParameters(base_lr=1, lr_policy="multistep", gamma=0.5, stepvalue=(3, 10, 11, 500))
+    updater = Updater([], h, SGD(h), NumpyKernels())
+    seen = [(updater.learning_rate(start + i), updater.current_step)[1] for i in range(6)]
+    assert all(0 <= later - earlier <= 1 for earlier, later in zip([0, *seen], seen))
+    assert seen[-1] == sum(start + 5 >= value for value in h.stepvalue)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"lr_policy": "cosinus"}, "lr_policy: found 'cosinus', allowed are fixed, step, exp"),
+        ({"lr_policy": "step", "gamma": 0.1}, "stepsize: found 0, lr_policy 'step' needs"),
+        ({"lr_policy": "sigmoid", "gamma": 0.1}, "stepsize: found 0, lr_policy 'sigmoid' needs"),
+        ({"lr_policy": "exp", "gamma": -0.5}, "gamma: found -0.5, lr_policy 'exp' needs"),
+        ({"lr_policy": "inv", "gamma": -1}, "gamma: found -1.0, lr_policy 'inv' needs"),
+        ({"lr_policy": "exp", "gamma": float("nan")}, "gamma: found nan"),
+    ],
+)
+def test_what_caffe_aborts_on_is_refused(fields: Dict[str, Any], message: str) -> None:
+    h = HyperParameters(base_lr=0.1, **fields)
+    with pytest.raises(ValueError, match=message):
+        Updater([], h, SGD(h), NumpyKernels())
