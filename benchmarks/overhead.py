@@ -93,7 +93,7 @@ def main() -> None:
             start_ups.append(python.start_up - native.start_up)
             print(
                 f"pair {pair + 1}: stock {native.measured:.2f} s, in-net {python.measured:.2f} s, "
-                f"ratio {ratios[-1]:.4f}; start-up {native.start_up:.2f} s, {python.start_up:.2f} s",
+                f"ratio {ratios[-1]:.4f}; start-up {native.start_up:.2f}, {python.start_up:.2f} s",
                 flush=True,
             )
     print(

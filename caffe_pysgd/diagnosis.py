@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import platform
 import re
@@ -16,7 +18,6 @@ from typing import Callable, Dict, Iterator, List
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.update.kernels import MissingSymbols, NativeKernels
 
 _VERSIONS = "take the versions that scripts/constraints.txt holds together"
 
@@ -39,8 +40,13 @@ class Finding:
 def diagnose_installation() -> Iterator[Finding]:
     """Look at everything that training needs, one thing after the other."""
     yield Finding("Python", f"{platform.python_version()}, {sys.executable}")
-    for package in ("numpy", "protobuf"):
-        yield Finding(package, metadata.version(package))
+    usable = True
+    for package, module in (("numpy", "numpy"), ("protobuf", "google.protobuf.message")):
+        finding = _package(package, module)
+        usable = usable and not finding.mend
+        yield finding
+    if not usable:
+        return
     steps: List[Callable[[], Iterator[Finding]]] = [_module, _kernels, _binary]
     for step in steps:
         try:
@@ -48,6 +54,18 @@ def diagnose_installation() -> Iterator[Finding]:
         except UserError as error:
             yield Finding("caffe", "not usable", str(error))
             return
+
+
+def _package(package: str, module: str) -> Finding:
+    spec = None
+    try:
+        spec = importlib.util.find_spec(module.split(".")[0])
+        importlib.import_module(module)
+        return Finding(package, metadata.version(package))
+    except Exception as error:  # a mix of versions can raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".splitlines())
+        origin = f" ({spec.origin})" if spec and spec.origin else ""
+        return Finding(package, f"cannot be imported{origin}: {reason}", f"broken: {_VERSIONS}")
 
 
 def _module() -> Iterator[Finding]:
@@ -66,6 +84,9 @@ def _module() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
+    # Not at the top: what it imports may be what is broken.
+    from caffe_pysgd.update.kernels import MissingSymbols, NativeKernels
+
     try:
         NativeKernels(pycaffe.library_path())
         yield Finding("kernels", "native (the native solver's bits), numpy")
@@ -95,19 +116,22 @@ def _probe(program: Path, directory: Path) -> Iterator[Finding]:
     report = directory / "report"
     net, solver = directory / "net.prototxt", directory / "solver.prototxt"
     net.write_text(
-        'layer { name: "probe" type: "Python" top: "probe" python_param { '
-        f'module: "caffe_pysgd.hosts.probe" layer: "Probe" param_str: {json.dumps(str(report))} }} }}'
+        'layer { name: "probe" type: "Python" top: "probe" python_param { layer: "Probe" '
+        f'module: "caffe_pysgd.hosts.probe" param_str: {json.dumps(str(report))} }} }}'
     )
     solver.write_text(
         f"net: {json.dumps(str(net))} base_lr: 0 lr_policy: 'fixed' max_iter: 0 "
         f"snapshot_after_train: false snapshot_prefix: {json.dumps(str(directory / 'x'))}"
     )
-    process = subprocess.run(
-        [str(program), "train", f"--solver={solver}"],
-        env={**pycaffe.binary_environment(), "GLOG_logtostderr": "1"},
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        process = subprocess.run(
+            [str(program), "train", f"--solver={solver}"],
+            env={**pycaffe.binary_environment(), "GLOG_logtostderr": "1"},
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise UserError(f"{program} cannot be started: {error.strerror}") from error
     log = process.stderr.decode(errors="replace")
     if not report.exists():
         yield Finding("inside caffe", "no Python layer runs", pycaffe.last_words(log))

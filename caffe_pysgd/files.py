@@ -5,29 +5,37 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Dict, Mapping
 
 from caffe_pysgd.errors import UserError
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Write ``content`` beside ``path`` and rename it into place, making its folder if need be.
+def write_whole(contents: Mapping[Path, str]) -> None:
+    """Write files beside their places, and rename them once all are written.
+
+    Their folders are made if need be.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: one of them cannot be written; the others stay as they were.
     """
+    written: Dict[Path, str] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
+        for path, content in contents.items():
+            if path.is_dir():
+                raise UserError(f"{path}: is a folder; a file is to be written there")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             os.fchmod(handle, 0o666 & ~_umask())
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(content)
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        for path in contents:
+            os.replace(written.pop(path), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        for beside in written.values():
+            os.unlink(beside)
 
 
 def _umask() -> int:

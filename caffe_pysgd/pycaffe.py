@@ -48,12 +48,18 @@ def _import(submodule: str) -> Any:
         sys.modules["caffe"] = package
     try:
         return importlib.import_module(f"caffe.{submodule}")
-    except (ImportError, TypeError, AttributeError) as error:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("caffe."):
+            where = ", ".join(sys.modules["caffe"].__path__)
+            raise UserError(
+                f"{where}: is not pycaffe, though it is called so: there is no {error.name}; "
+                "move it out of Python's way (PyPI's 'caffe' is an empty placeholder: uninstall it)"
+            ) from error
         # A NumPy of another ABI and a protobuf too new for caffe_pb2.py end here.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"Caffe is installed but cannot be imported: {reason}; "
-            "'caffe-pysgd doctor' names the versions that do not go together"
+            f"Caffe is installed but cannot be imported: {reason}; take the versions that "
+            "scripts/constraints.txt holds together"
         ) from error
 
 
@@ -120,6 +126,9 @@ def binary_environment() -> dict[str, str]:
 
 
 _FATAL = re.compile(r"^F\d{4} \S+ +\d+ (?P<where>\S+)\] (?P<what>.*)$", re.MULTILINE)
+_EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)(?:: .*)?$", re.MULTILINE)
+_SIGNAL = re.compile(r"^\*\*\* (?P<signal>SIG\w+) ", re.MULTILINE)
+_FRAME = re.compile(r"^ +@ +0x\w+ (?P<function>caffe::\S+)$", re.MULTILINE)
 _OURS = re.compile(r"^caffe-pysgd: (?P<what>.*)$", re.MULTILINE)
 
 
@@ -131,5 +140,12 @@ def last_words(log: str) -> str:
     fatal = _FATAL.search(log)
     if fatal:
         return f"Caffe says: {fatal['what'].strip()} ({fatal['where']})"
+    exceptions = [e for e in _EXCEPTION.findall(log) if "without setting an error" not in e]
+    if exceptions:
+        return f"Caffe ended with: {exceptions[-1]}"
+    signal, frame = _SIGNAL.search(log), _FRAME.search(log)
+    if signal and frame:
+        raised = "a Python layer raised an exception, " if "PythonLayer" in frame[0] else ""
+        return f"Caffe says no more than: {raised}{signal['signal']} in {frame['function']}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return f"Caffe ended with: {lines[-1]}" if lines else "Caffe ended without a word"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from caffe_pysgd.config import Configuration, UpdateOptions, read_configuration
+from caffe_pysgd.config import Configuration, ParameterGroup, UpdateOptions, read_configuration
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.files import write_whole
 from caffe_pysgd.prototxt import injection
@@ -20,7 +21,9 @@ from caffe_pysgd.prototxt.solver import (
     train_state,
 )
 from caffe_pysgd.prototxt.text import to_text
-from caffe_pysgd.update import RULES
+from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, lr_policies
+
+_NO_GROUP = ParameterGroup(match="*")
 
 
 @dataclass
@@ -31,18 +34,22 @@ class Run:
         source: the file that the user named.
         configuration: what the YAML says.
         solver: the ``SolverParameter``, upgraded, with the YAML's hyper-parameters written in.
+        h: the hyper-parameters.
         net: the train net's ``NetParameter``, with the YAML's multipliers written in.
         state: the ``NetState`` of the train net.
         parameters: the learnable parameters in Caffe's order.
+        groups: for each of them the YAML's group that applies to it.
         rule: the update rule's name.
     """
 
     source: Path
     configuration: Configuration
     solver: Any
+    h: HyperParameters
     net: Any
     state: Any
     parameters: List[LearnableParameter]
+    groups: List[ParameterGroup]
     rule: str
 
     @property
@@ -59,16 +66,64 @@ class Run:
         """
         return InNetSettings(
             rule=self.rule,
-            slots=RULES[self.rule].slots,
             kernels=self.update.kernels,
-            hyperparameters=hyperparameters(self.source, self.solver).as_plain(),
-            parameters=tuple(
-                ParameterSettings(p.name, p.shape, p.lr_mult, p.decay_mult) for p in self.parameters
-            ),
+            hyperparameters=self.h.as_plain(),
+            parameters=tuple(map(self._parameter_settings, self.parameters, self.groups)),
             display=self.solver.display,
             resume=self.update.resume,
             registered=registered or needs_registered_state(self.solver, self.net),
+            module_path=_module_path(self.source) if self._has_own_modules() else "",
         )
+
+    def _parameter_settings(
+        self, parameter: LearnableParameter, group: ParameterGroup
+    ) -> ParameterSettings:
+        rule = group.rule or self.rule
+        return ParameterSettings(
+            parameter.name,
+            parameter.shape,
+            parameter.lr_mult,
+            parameter.decay_mult,
+            rule,
+            find_rule(rule).slots,
+            group.hyperparameters(),
+            group.freeze_until or 0,
+            group.freeze_from,
+        )
+
+    def _has_own_modules(self) -> bool:
+        names = [self.rule, self.h.lr_policy]
+        names += [name for group in self.groups for name in (group.rule, group.lr_policy) if name]
+        return any(":" in name for name in names)
+
+    def _beyond_caffe(self) -> str:
+        """Return what of this run the native solver cannot do, or an empty string."""
+        native = [rule.name for rule in NATIVE_RULES.values()]
+        if self.rule not in native:
+            return f"rule '{self.rule}'"
+        if self.h.lr_policy not in lr_policies.POLICIES:
+            return f"lr_policy '{self.h.lr_policy}'"
+        given = self.update.hyperparameters()
+        for name in HyperParameters.beyond_caffe():
+            if name in given:
+                return name
+        for number, group in enumerate(self.update.params):
+            own = group.model_dump(exclude_none=True, exclude={"match", "lr_mult", "decay_mult"})
+            if own:
+                return f"{next(iter(own))} for params[{number}] ('{group.match}')"
+        return ""
+
+    def refuse_beyond_caffe(self) -> None:
+        """Check that there is a stock run to compare with.
+
+        Raises:
+            UserError: the native solver cannot do what this run does.
+        """
+        beyond = self._beyond_caffe()
+        if beyond:
+            raise UserError(
+                f"{self.source}: Caffe has no {beyond}: there is no stock run to compare with"
+            )
 
     def write_stock(self, directory: Path) -> Path:
         """Write the run for the native solver into a folder; return the solver file."""
@@ -81,14 +136,19 @@ class Run:
         """Write the run with Python's update into a folder; return the solver file."""
         settings = self.settings(registered)
         net = injection.inject_net(self.net, self.state, self.parameters, settings)
-        solver = injection.neutral_solver(self.solver, directory / "net.prototxt")
+        knows_rate = self.h.lr_policy in lr_policies.POLICIES and self.h.warmup_iter == 0
+        solver = injection.neutral_solver(self.solver, directory / "net.prototxt", knows_rate)
         return self._write(directory, solver, net)
 
     def _write(self, directory: Path, solver: Any, net: Any) -> Path:
         origin = f"# Written by caffe-pysgd from {self.source}.\n"
         solver_path = directory / "solver.prototxt"
-        write_whole(directory / "net.prototxt", origin + to_text(net))
-        write_whole(solver_path, origin + to_text(solver))
+        write_whole(
+            {
+                directory / "net.prototxt": origin + to_text(net),
+                solver_path: origin + to_text(solver),
+            }
+        )
         return solver_path
 
 
@@ -109,21 +169,30 @@ def resolve(
         UserError: anything that would stop the run later.
     """
     configuration = read_configuration(source)
+    update = configuration.update
     solver = read_solver(configuration.solver)
-    for name, value in configuration.update.overrides().items():
-        _override(solver, name, value)
+    given = update.hyperparameters()
     if iterations is not None:
-        solver.max_iter = iterations
-    hyperparameters(source, solver)
-    rule = _rule(source, configuration.update.rule, solver.type)
+        given["max_iter"] = iterations
+    beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
+    for name, value in given.items():
+        _override(solver, name, value)
+    sys.path.insert(0, _module_path(source))
+    rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
     injection.refuse_injected(where, net)
+    try:
+        h = hyperparameters(solver, beyond)
+        check(h, find_rule(rule)())
+    except (ValueError, UserError) as error:
+        raise UserError(f"{source}: {error}") from error
     state = train_state(solver, net, level, stages)
     parameters = learnable_parameters(where, net, state)
-    if configuration.update.params:
-        _apply_groups(source, configuration.update, parameters)
-        injection.set_multipliers(net, state, parameters)
-    return Run(source, configuration, solver, net, state, parameters, rule)
+    groups = _assign_groups(source, update, parameters)
+    for number, group in enumerate(update.params):
+        _check_group(f"{source}: update.params[{number}]", group, h, rule)
+    injection.set_multipliers(net, state, _set_multipliers(parameters, groups))
+    return Run(source, configuration, solver, h, net, state, parameters, groups, rule)
 
 
 def needs_registered_state(solver: Any, net: Any) -> bool:
@@ -135,6 +204,11 @@ def needs_registered_state(solver: Any, net: Any) -> bool:
     return bool(hdf5 or solver.debug_info or net.debug_info)
 
 
+def _module_path(source: Path) -> str:
+    """Return the folder of the user's own modules: the one that the YAML is in."""
+    return str(source.parent)
+
+
 def _override(solver: Any, name: str, value: Any) -> None:
     if isinstance(value, list):
         solver.ClearField(name)
@@ -143,17 +217,33 @@ def _override(solver: Any, name: str, value: Any) -> None:
         setattr(solver, name, value)
 
 
-def _rule(source: Path, configured: Optional[str], solver_type: str) -> str:
-    rule = configured or solver_type.lower()
-    if rule not in RULES:
-        asked = f"update.rule: found '{rule}'" if configured else f"type: found '{solver_type}'"
-        raise UserError(f"{source}: {asked}, allowed are {', '.join(RULES)}{nearest(rule, RULES)}")
-    return rule
+def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:
+    """Return the rule's name; where Caffe has it, the solver's type follows the YAML."""
+    if update.rule is None:
+        if solver.type not in NATIVE_RULES:
+            raise UserError(
+                f"{source}: type: found '{solver.type}', allowed are {', '.join(NATIVE_RULES)}"
+                + nearest(solver.type, NATIVE_RULES)
+            )
+        return NATIVE_RULES[solver.type].name
+    _find_rule(f"{source}: update.rule", update.rule)
+    for solver_type, rule in NATIVE_RULES.items():
+        if rule.name == update.rule:
+            solver.type = solver_type
+    return update.rule
 
 
-def _apply_groups(
+def _find_rule(where: str, name: str) -> Any:
+    try:
+        return find_rule(name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _assign_groups(
     source: Path, update: UpdateOptions, parameters: List[LearnableParameter]
-) -> None:
+) -> List[ParameterGroup]:
+    """Return the first group that matches each parameter, or one that says nothing."""
     for number, group in enumerate(update.params):
         if not any(fnmatchcase(p.name, group.match) for p in parameters):
             names = ", ".join(p.name for p in parameters)
@@ -161,11 +251,33 @@ def _apply_groups(
                 f"{source}: update.params[{number}].match: '{group.match}' matches no parameter; "
                 f"there are {names}"
             )
-    for parameter in parameters:
-        for group in update.params:
-            if fnmatchcase(parameter.name, group.match):
-                for multiplier in ("lr_mult", "decay_mult"):
-                    value = getattr(group, multiplier)
-                    if value is not None:
-                        setattr(parameter, multiplier, float(value))
-                break
+    return [
+        next((group for group in update.params if fnmatchcase(p.name, group.match)), _NO_GROUP)
+        for p in parameters
+    ]
+
+
+def _check_group(where: str, group: ParameterGroup, h: HyperParameters, rule: str) -> None:
+    if group.rule is not None:
+        _find_rule(f"{where}.rule", group.rule)
+    own: Dict[str, Any] = {**h.as_plain(), **group.hyperparameters()}
+    try:
+        check(HyperParameters(**own), find_rule(group.rule or rule)())
+    except (ValueError, UserError) as error:
+        raise UserError(f"{where}.{error}") from error
+
+
+def _set_multipliers(
+    parameters: List[LearnableParameter], groups: List[ParameterGroup]
+) -> List[LearnableParameter]:
+    """Apply the groups' lr_mult and decay_mult; return the parameters that have new ones."""
+    changed = []
+    for parameter, group in zip(parameters, groups):
+        given = {"lr_mult": group.lr_mult, "decay_mult": group.decay_mult}
+        if parameter.statistic or set(given.values()) == {None}:
+            continue
+        for multiplier, value in given.items():
+            if value is not None:
+                setattr(parameter, multiplier, float(value))
+        changed.append(parameter)
+    return changed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 import numpy as np
 
@@ -34,21 +35,22 @@ class SolverState:
 def read_model(path: Path) -> Model:
     """Return a model's blobs by layer name, each flat float32.
 
+    HDF5 keeps a shared blob with its owner only; with the others it is empty here.
+
     Raises:
         UserError: there is no such file, or it is not a model.
     """
+    what = "model (.caffemodel)"
     if _is_hdf5(path):
-        with _open_hdf5(path) as file:
-            if "data" not in file:
-                raise _not_a(path, "model (.caffemodel)")
-            return {
-                layer: [np.array(blobs[name]).ravel() for name in sorted(blobs, key=int)]
-                for layer, blobs in file["data"].items()
-            }
-    net = _read_message(path, pycaffe.messages().NetParameter(), "model (.caffemodel)")
-    if not net.layer:
-        raise _not_a(path, "model (.caffemodel)")
-    return {layer.name: [_values(blob) for blob in layer.blobs] for layer in net.layer}
+        with _open_hdf5(path, what) as file:
+            return {layer: _numbered(blobs) for layer, blobs in file["data"].items()}
+    net = _read_message(path, pycaffe.messages().NetParameter(), what)
+    # Models of before Caffe 1.0 hold V1 layers, and those may wrap V0 layers.
+    old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
+    model = {layer.name: [_values(blob) for blob in layer.blobs] for layer in (*net.layer, *old)}
+    if not any(model):
+        raise _not_a(path, what)
+    return model
 
 
 def read_solver_state(path: Path) -> SolverState:
@@ -59,15 +61,13 @@ def read_solver_state(path: Path) -> SolverState:
     """
     what = "solver state (.solverstate)"
     if _is_hdf5(path):
-        with _open_hdf5(path) as file:
-            if "iter" not in file:
-                raise _not_a(path, what)
+        with _open_hdf5(path, what) as file:
             learned_net = file["learned_net"][()]
             return SolverState(
                 int(file["iter"][()]),
                 int(file["current_step"][()]),
                 Path(learned_net.decode() if isinstance(learned_net, bytes) else learned_net),
-                [np.array(file["history"][str(i)]).ravel() for i in range(len(file["history"]))],
+                _numbered(file["history"]),
             )
     state = _read_message(path, pycaffe.messages().SolverState(), what)
     if not state.HasField("iter"):
@@ -88,12 +88,25 @@ def _is_hdf5(path: Path) -> bool:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _open_hdf5(path: Path) -> Any:
+@contextmanager
+def _open_hdf5(path: Path, what: str) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
         raise UserError(f"{path}: is HDF5; reading it takes h5py (pip install h5py)") from error
-    return h5py.File(path, "r")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        raise _not_a(path, what) from error
+
+
+def _numbered(group: Any) -> List[np.ndarray]:
+    """Return the arrays that a group holds under their numbers."""
+    found = {int(name): np.array(array, np.float32).ravel() for name, array in group.items()}
+    return [
+        found.get(number, np.empty(0, np.float32)) for number in range(max(found, default=-1) + 1)
+    ]
 
 
 def _read_message(path: Path, empty: Any, what: str) -> Any:
@@ -105,7 +118,7 @@ def _read_message(path: Path, empty: Any, what: str) -> Any:
 
 
 def _not_a(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: is not a Caffe {what}")
+    return UserError(f"{path}: is not a whole Caffe {what}")
 
 
 def _values(blob: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ Progress = Callable[[int], None]
 """Is told the last iteration that Caffe's log mentioned."""
 
 _ITERATION = re.compile(rb"\] Iteration (\d+)")
-_TESTING = re.compile(r"\] Iteration \d+, Testing net \(#(\d+)\)")
+_TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
 _TEST_OUTPUT = re.compile(r"Test net output #\d+: (\S+) = (\S+)")
 
 
@@ -32,7 +32,7 @@ class Outcome:
     Attributes:
         weights: flat, one array per learnable parameter, in Caffe's order.
         history: flat, one array per history blob, in the order of ``.solverstate``.
-        scores: what the last test said, by net and output: ``{"#0 accuracy": 0.955}``.
+        scores: what the last test said: ``{"#0 at iteration 200: accuracy": 0.955}``.
         log: Caffe's log.
     """
 
@@ -43,7 +43,12 @@ class Outcome:
 
 
 def prepare(run: Run) -> None:
-    """Make the run repeatable and let it leave one snapshot, at its end."""
+    """Make the run repeatable and let it leave one snapshot, at its end.
+
+    Raises:
+        UserError: the native solver cannot do what this run does.
+    """
+    run.refuse_beyond_caffe()
     solver = run.solver
     if solver.random_seed < 0:
         solver.random_seed = 1
@@ -78,15 +83,17 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
 
 
 def last_scores(log: str) -> Dict[str, float]:
-    """Return what the last test in a Caffe log said, by test net and output."""
+    """Return what the last test in a Caffe log said, by iteration, test net and output."""
     scores: Dict[str, float] = {}
-    net = ""
+    tested = net = ""
     for line in log.splitlines():
         testing, output = _TESTING.search(line), _TEST_OUTPUT.search(line)
         if testing:
-            net = testing[1]
+            if testing[1] != tested:
+                scores.clear()
+            tested, net = testing.groups()
         elif output:
-            scores[f"#{net} {output[1]}"] = float(output[2])
+            scores[f"#{net} at iteration {tested}: {output[1]}"] = float(output[2])
     return scores
 
 

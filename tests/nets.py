@@ -135,6 +135,16 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "
 """
 )
 
+# Caffe's solver types, each with what its solver needs or has of its own.
+RULES_OF_CAFFE: dict[str, dict[str, Any]] = {
+    "SGD": {},
+    "Nesterov": {},
+    "AdaGrad": {"momentum": 0},
+    "RMSProp": {"momentum": 0, "rms_decay": 0.97},
+    "AdaDelta": {"delta": 1e-6, "base_lr": 1},
+    "Adam": {"momentum2": 0.995, "base_lr": 0.001},
+}
+
 NETS = {"small": SMALL, "shared": SHARED, "normalized": NORMALIZED}
 
 

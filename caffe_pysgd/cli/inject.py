@@ -14,6 +14,7 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
+    own_folder,
     run_dir_option,
     source_argument,
     stages_of,
@@ -39,7 +40,7 @@ def inject(
     directory = run_dir or run.configuration.run_dir
     if directory is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
-    solver = run.write_injected(directory)
+    solver = run.write_injected(own_folder(directory))
     command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
     click.echo(_path_prefix() + shlex.join(command))
 

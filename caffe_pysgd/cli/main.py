@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import NoReturn
+from typing import List, NoReturn, Optional
 
 import click
 
 from caffe_pysgd import __version__
-from caffe_pysgd.cli.doctor import doctor
-from caffe_pysgd.cli.inject import inject
-from caffe_pysgd.cli.train import train
-from caffe_pysgd.cli.verify import verify
 from caffe_pysgd.errors import UserError
 
+_COMMANDS = ("doctor", "inject", "train", "verify")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: doctor must run where what others need is broken."""
+
+    def list_commands(self, context: click.Context) -> List[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> Optional[click.Command]:
+        if name not in _COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(f"caffe_pysgd.cli.{name}")
+        except Exception as error:  # a mix of versions can raise anything
+            raise UserError(
+                f"{name} cannot be loaded: {type(error).__name__}: {error}; "
+                "'caffe-pysgd doctor' looks for the reason"
+            ) from error
+        command: click.Command = getattr(module, name)
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="caffe-pysgd")
 @click.pass_context
 def commands(context: click.Context) -> None:
@@ -32,24 +55,24 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (doctor, inject, train, verify):
-    commands.add_command(command)
-
-
 def main() -> NoReturn:
     """Run a command; a person's mistake ends in one line on stderr and exit code 2."""
     try:
         sys.exit(commands.main(standalone_mode=False) or 0)
+    except click.NoSuchOption as error:
+        training = error.ctx is not None and error.ctx.info_name == "train"
+        hint = "; a flag of caffe's own goes behind a '--'" if training else ""
+        _fail(error.format_message() + hint)
     except click.ClickException as error:
         _fail(error.format_message())
     except UserError as error:
         _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system says'}: {error.strerror or error}")
 
 
-def _fail(line: str) -> NoReturn:
-    click.echo(f"caffe-pysgd: {line}", err=True)
+def _fail(message: str) -> NoReturn:
+    click.echo(f"caffe-pysgd: {' '.join(message.splitlines())}", err=True)
     sys.exit(2)

@@ -7,6 +7,8 @@ from typing import Any, Callable, Tuple
 
 import click
 
+from caffe_pysgd.errors import UserError
+
 source_argument = click.argument("source", metavar="X", type=click.Path(path_type=Path))
 
 iterations_option = click.option(
@@ -30,6 +32,22 @@ def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--stage", metavar="S,...", default="", help="Net stages, separated by commas."
     )(command)
     return click.option("--level", metavar="N", default=0, help="Net level.")(command)
+
+
+def own_folder(directory: Path) -> Path:
+    """Return a folder to write the injected files into.
+
+    Raises:
+        UserError: a file there that would be replaced was not written by caffe-pysgd, such as the
+            very file that is being injected.
+    """
+    for path in (directory / "solver.prototxt", directory / "net.prototxt"):
+        if path.is_file() and not path.read_bytes().startswith(b"# Written by caffe-pysgd"):
+            raise UserError(
+                f"{path}: would be replaced, and caffe-pysgd did not write it; give another "
+                "folder with --run-dir D"
+            )
+    return directory
 
 
 def stages_of(stage: str) -> Tuple[str, ...]:

@@ -14,6 +14,7 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
+    own_folder,
     run_dir_option,
     source_argument,
     stages_of,
@@ -22,7 +23,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.resume import check_snapshot, check_weights
 from caffe_pysgd.run import resolve
 
-_OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage")
+_OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "run-dir")
 
 
 @click.command()
@@ -61,7 +62,7 @@ def train(
         models = [check_weights(Path(model.strip())) for model in weights.split(",")]
     directory = run_dir or run.configuration.run_dir or Path("runs", source.stem)
     from_hdf5 = any(model.suffix == ".h5" for model in models)
-    solver = run.write_injected(directory, registered=from_hdf5)
+    solver = run.write_injected(own_folder(directory), registered=from_hdf5)
     command = [str(program), "train", f"--solver={solver}", *net_state_flags(level, stage)]
     if snapshot:
         command.append(f"--snapshot={snapshot}")

@@ -77,7 +77,7 @@ def verify(
 
 def _report_scores(stock: Outcome, ours: Outcome) -> None:
     for output, score in stock.scores.items():
-        click.echo(f"test net {output}: {score:g} stock, {ours.scores[output]:g} Python")
+        click.echo(f"test net {output} = {score:g} stock, {ours.scores[output]:g} Python")
 
 
 def _report(weights: List[Comparison], history: List[Comparison], iterations: int) -> int:
@@ -111,4 +111,4 @@ def _write_json(
         "weights": [asdict(part) for part in weights],
         "history": [asdict(part) for part in history],
     }
-    write_whole(path, json.dumps(summary, indent=2) + "\n")
+    write_whole({path: json.dumps(summary, indent=2) + "\n"})

@@ -28,12 +28,21 @@ from caffe_pysgd.prototxt.in_net import (
     pack_iteration,
     unpack_iteration,
 )
-from caffe_pysgd.update import RULES, HyperParameters, Observer, Parameter, Stage, Updater
+from caffe_pysgd.update import (
+    NATIVE_RULES,
+    HyperParameters,
+    Observer,
+    Parameter,
+    Stage,
+    Treatment,
+    Updater,
+    find_rule,
+)
 from caffe_pysgd.update.kernels import Kernels, MissingSymbols, make_kernels
 
 _caffe: Any = pycaffe.compiled()
 
-LOSS, UPDATE_L2, UPDATE_RATIO = range(3)  # the hook's tops
+LOSS, RATE, UPDATE_L2, UPDATE_RATIO = range(4)  # the hook's tops
 
 
 def _speaks_before_it_dies(method: Callable[..., None]) -> Callable[..., None]:
@@ -69,17 +78,21 @@ class TakeOver:
     def __init__(self, settings: InNetSettings, hook: Hook) -> None:
         self.settings = settings
         self.hook = hook
+        self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
         self.blobs: List[Any] = []
         self.updater: Optional[Updater] = None
         self.figures = UpdateFigures(settings.display)
         self.passes = 0
+        self.next_iteration = 0
+        self.rate = np.float32(0)
 
     def add_state_blobs(self) -> None:
         """Give the hook the blobs in which Caffe's snapshots keep the state."""
         blobs = self.hook.blobs
-        sizes = [int(np.prod(p.shape, dtype=np.int64)) for p in self.settings.parameters]
-        for size in [HEADER_SIZE, *sizes * len(self.settings.slots)]:
+        parameters = self.settings.parameters
+        sizes = [parameters[index].count for index, _ in self.settings.state_layout()]
+        for size in [HEADER_SIZE, *sizes]:
             blobs.add_blob(size)
             blobs[len(blobs) - 1].data[...] = 0
 
@@ -93,20 +106,44 @@ class TakeOver:
         """Begin to update: weights and state are loaded by now, if any are."""
         settings = self.settings
         resumed = self._settle_state()
+        if settings.module_path and settings.module_path not in sys.path:
+            sys.path.insert(0, settings.module_path)
         kernels = make_kernels(settings.kernels, pycaffe.library_path())
-        h = HyperParameters(**settings.hyperparameters)
         parameters = [
             Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
             for p, blob in zip(settings.parameters, self.blobs)
         ]
-        rule = RULES[settings.rule](h)
-        self.updater = Updater(parameters, h, rule, kernels, self._states(), [self.figures])
+        h = HyperParameters(**settings.hyperparameters)
+        self.updater = Updater(
+            parameters,
+            h,
+            find_rule(settings.rule)(),
+            kernels,
+            states=self._states(),
+            observers=[self.figures],
+            treatments=self._treatments(),
+        )
+        self.next_iteration = self.iteration
+        self.updater.resume(self.next_iteration, int(self.header[3]))
         _caffe.log(self._announcement(kernels, resumed))
+
+    def _treatments(self) -> List[Treatment]:
+        common = self.settings.hyperparameters
+        rules = {p.rule: find_rule(p.rule)() for p in self.settings.parameters}
+        return [
+            Treatment(
+                rules[p.rule],
+                HyperParameters(**{**common, **p.hyperparameters}),
+                p.freeze_until,
+                p.freeze_from,
+            )
+            for p in self.settings.parameters
+        ]
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
         loaded = self.header[0] == 1
-        wanted = _resume_wanted(self.settings.resume)
+        wanted = self.resume_wanted
         if wanted and not loaded:
             raise UserError(
                 f"the snapshot holds no state of the update {self.hook_name} (rule "
@@ -125,23 +162,20 @@ class TakeOver:
         return self.settings.hook_name
 
     def _states(self) -> List[Dict[str, np.ndarray]]:
-        slots, count = self.settings.slots, len(self.settings.parameters)
-        arrays = [
-            self.hook.blobs[index].data.reshape(-1)
-            for index in range(FIRST_STATE_BLOB, FIRST_STATE_BLOB + len(slots) * count)
-        ]
-        return [
-            {slot: arrays[number * count + i] for number, slot in enumerate(slots)}
-            for i in range(count)
-        ]
+        states: List[Dict[str, np.ndarray]] = [{} for _ in self.settings.parameters]
+        for number, (index, slot) in enumerate(self.settings.state_layout()):
+            states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
+        return states
 
     def _announcement(self, kernels: Kernels, resumed: bool) -> str:
         values = sum(blob.count for blob in self.blobs)
-        bits = "the native solver's bits" if kernels.exact else "not the native solver's bits"
+        rules = {p.rule for p in self.settings.parameters}
+        native = rules <= {rule.name for rule in NATIVE_RULES.values()}
+        bits = " (the native solver's bits)" if kernels.exact and native else ""
         state = f"resumed at iteration {self.iteration}" if resumed else "fresh"
         return (
             f"caffe-pysgd: Python owns the update: rule {self.settings.rule}, "
-            f"{len(self.blobs)} parameters, {values} values, kernels {kernels.name} ({bits}), "
+            f"{len(self.blobs)} parameters, {values} values, kernels {kernels.name}{bits}, "
             f"state {state}"
         )
 
@@ -154,19 +188,19 @@ class TakeOver:
         """Apply one update, and leave nothing for the native one to do."""
         updater = self.updater
         assert updater is not None
-        # The header, not a counter: a solver may be restored at any time.
-        header = self.header
-        iteration = self.iteration
-        updater.current_step = int(header[3])
+        header, iteration = self.header, self.iteration
+        if iteration != self.next_iteration:  # a Python program restored the solver
+            updater.resume(iteration, int(header[3]))
         # Asking a blob for its arrays is what brings them back from a GPU.
         for parameter, blob in zip(updater.parameters, self.blobs):
             parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
-        updater.step(iteration)
+        self.rate = updater.step(iteration)
         for parameter in updater.parameters:
             parameter.diff.fill(0)
         if updater.clipping:
             _log_clipping(updater)
-        header[:] = (1, *pack_iteration(iteration + 1), updater.current_step)
+        self.next_iteration = iteration + 1
+        header[:] = (1, *pack_iteration(self.next_iteration), updater.current_step)
 
 
 class UpdateFigures(Observer):
@@ -227,6 +261,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
         take_over.passes += 1
         if take_over.passes % take_over.settings.hyperparameters["iter_size"] == 0:
             take_over.update()
+            top[RATE].data[...] = take_over.rate
             top[UPDATE_L2].data[...] = take_over.figures.l2
             top[UPDATE_RATIO].data[...] = take_over.figures.ratio
 

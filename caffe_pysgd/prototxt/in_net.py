@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import zlib
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 MODULE = "caffe_pysgd.hosts.in_net"
 HOOK_PREFIX = "pysgd_"
@@ -18,12 +20,28 @@ HEADER_SIZE = 4
 
 @dataclass(frozen=True)
 class ParameterSettings:
-    """A learnable parameter, as far as the layers need to know it."""
+    """A learnable parameter, as far as the layers need to know it.
+
+    Attributes:
+        rule, slots: its update rule, and the names of the rule's state slots.
+        hyperparameters: those that differ from the others', by name.
+        freeze_until, freeze_from: outside of these iterations it is not updated.
+    """
 
     name: str
     shape: Tuple[int, ...]
     lr_mult: float
     decay_mult: float
+    rule: str
+    slots: Tuple[str, ...]
+    hyperparameters: Dict[str, Any]
+    freeze_until: int
+    freeze_from: Optional[int]
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,6 @@ class InNetSettings:
 
     Attributes:
         rule: the update rule's name.
-        slots: the names of its state slots.
         kernels: which kernels compute it.
         hyperparameters: as :meth:`HyperParameters.as_plain` gives them.
         parameters: the learnable parameters, in Caffe's order.
@@ -40,16 +57,18 @@ class InNetSettings:
         resume: ``auto``, ``always`` or ``never`` use the state that a loaded model holds.
         registered: whether the state blobs are learnable parameters of the net (with lr_mult 0),
             which HDF5 snapshots and debug_info need.
+        module_path: the folder of the user's own modules, relative to the working directory;
+            empty for none.
     """
 
     rule: str
-    slots: Tuple[str, ...]
     kernels: str
     hyperparameters: Dict[str, Any]
     parameters: Tuple[ParameterSettings, ...]
     display: int
     resume: str
     registered: bool
+    module_path: str
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""
@@ -59,11 +78,10 @@ class InNetSettings:
     def from_json(cls, param_str: str) -> InNetSettings:
         """Return the settings in a ``param_str``."""
         fields = json.loads(param_str)
-        fields["slots"] = tuple(fields["slots"])
-        fields["parameters"] = tuple(
-            ParameterSettings(**{**parameter, "shape": tuple(parameter["shape"])})
-            for parameter in fields["parameters"]
-        )
+        for parameter in fields["parameters"]:
+            for name in ("shape", "slots"):
+                parameter[name] = tuple(parameter[name])
+        fields["parameters"] = tuple(ParameterSettings(**p) for p in fields["parameters"])
         return cls(**fields)
 
     @property
@@ -73,13 +91,26 @@ class InNetSettings:
         Caffe loads weights by layer name, so a model that holds another rule's or another net's
         state is simply not loaded into this hook, and a resume notices that nothing came.
         """
-        described = [self.slots, [(p.name, p.shape) for p in self.parameters]]
+        described = [(p.name, p.shape, p.rule, p.slots) for p in self.parameters]
         fingerprint = zlib.crc32(json.dumps(described).encode())
-        return f"{HOOK_PREFIX}{self.rule}_{fingerprint:08x}"
+        return f"{HOOK_PREFIX}{re.sub('[^A-Za-z0-9]', '-', self.rule)}_{fingerprint:08x}"
+
+    def state_layout(self) -> List[Tuple[int, str]]:
+        """Return the state blobs in order, each as (index of the parameter, name of the slot).
+
+        First slots first, as ``.solverstate`` has them: all ``m``, then all ``v``.
+        """
+        depth = max(len(p.slots) for p in self.parameters)
+        return [
+            (index, p.slots[number])
+            for number in range(depth)
+            for index, p in enumerate(self.parameters)
+            if number < len(p.slots)
+        ]
 
     def state_names(self) -> List[str]:
-        """The names of the state blobs, in the hook's and in ``.solverstate``'s order."""
-        return [f"{slot} of {p.name}" for slot in self.slots for p in self.parameters]
+        """Return what the state blobs are called."""
+        return [f"{slot} of {self.parameters[index].name}" for index, slot in self.state_layout()]
 
 
 def pack_iteration(iteration: int) -> Sequence[int]:

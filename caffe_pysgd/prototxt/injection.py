@@ -67,6 +67,7 @@ def _name_parameters(net: Any, state: Any, parameters: Sequence[LearnableParamet
 def _free_name(name: str, taken: Set[str]) -> str:
     while name in taken:
         name = f"pysgd/{name}"
+    taken.add(name)
     return name
 
 
@@ -95,11 +96,12 @@ def _param_spec(layer: Any, parameter: LearnableParameter) -> Any:
     return spec
 
 
-def neutral_solver(solver: Any, net_path: Path) -> Any:
+def neutral_solver(solver: Any, net_path: Path, caffe_knows_the_rate: bool) -> Any:
     """Return a copy of the solver whose native update changes no bit of the weights.
 
     With plain SGD, no momentum, no decay and no clipping, ``data -= rate * 0`` is a no-op; rate,
-    display, tests, snapshots and signals stay Caffe's.
+    display, tests, snapshots and signals stay Caffe's. A rate that Caffe cannot compute is 0 in its
+    log; ``pysgd_rate`` shows the true one.
     """
     neutral = type(solver)()
     neutral.CopyFrom(solver)
@@ -107,6 +109,8 @@ def neutral_solver(solver: Any, net_path: Path) -> Any:
     neutral.type = "SGD"
     for field in ("momentum", "weight_decay", "clip_gradients"):
         neutral.ClearField(field)
+    if not caffe_knows_the_rate:
+        neutral.lr_policy, neutral.base_lr = "fixed", 0
     return neutral
 
 

@@ -17,17 +17,12 @@ def read_net(path: Path) -> Any:
         UserError: the file does not parse or is in a format older than Caffe 1.0's.
     """
     net = read_text(path, pycaffe.messages().NetParameter())
-    refuse_old_layers(str(path), net)
-    return net
-
-
-def refuse_old_layers(where: str, net: Any) -> None:
-    """Refuse ``layers { }``, the format of 2013 and 2014, naming the tool that upgrades it."""
     if net.layers:
         raise UserError(
-            f"{where}: uses the old 'layers {{ }}' format; upgrade it with "
-            f"'upgrade_net_proto_text {where} NEW.prototxt' and give the new file"
+            f"{path}: uses the old 'layers {{ }}' format; upgrade it with "
+            f"'upgrade_net_proto_text {path} NEW.prototxt' and give the new file"
         )
+    return net
 
 
 def included_layers(net: Any, state: Any) -> List[Any]:

@@ -32,6 +32,8 @@ class LearnableParameter:
         shape: as Caffe built it.
         sharing_name: the ``param { name }`` by which layers share it; empty for none.
         lr_mult, decay_mult: what Caffe will really use.
+        statistic: whether it is one of BatchNorm's running statistics, which are no weights: the
+            layer writes them itself and fixes their multipliers.
     """
 
     layer: str
@@ -40,6 +42,7 @@ class LearnableParameter:
     sharing_name: str
     lr_mult: float
     decay_mult: float
+    statistic: bool = False
 
     @property
     def name(self) -> str:
@@ -82,6 +85,7 @@ def learnable_parameters(where: str, net: Any, state: Any) -> List[LearnablePara
                 sharing_name,
                 spec.get("lr_mult", 1.0),
                 spec.get("decay_mult", 1.0),
+                layer["type"] == "BatchNorm",
             )
             parameters.append(parameter)
             if sharing_name:
@@ -108,6 +112,11 @@ class _Owner:
                 self.said.add(multiplier)
 
 
+# As in the caffe binary, a Python layer's module is looked for on PYTHONPATH, not in the working
+# directory, and nothing there can stand in the way of an import.
+_CHILD = f"import sys; del sys.path[0]; from {__name__} import _main; _main(*sys.argv[1:])"
+
+
 def _build(where: str, net: Any, state: Any) -> List[Dict[str, Any]]:
     """Let a process of its own build the net; return its layers with blobs and params."""
     stated = type(net)()
@@ -117,7 +126,7 @@ def _build(where: str, net: Any, state: Any) -> List[Dict[str, Any]]:
         prototxt, answer = Path(directory, "net.prototxt"), Path(directory, "layers.json")
         prototxt.write_text(to_text(stated), encoding="utf-8")
         environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
-        program = [sys.executable, "-m", __name__, str(prototxt), str(state.level), str(answer)]
+        program = [sys.executable, "-c", _CHILD, str(prototxt), str(state.level), str(answer)]
         process = subprocess.run(
             program, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
         )
@@ -132,10 +141,7 @@ def _main(prototxt: str, level: str, answer: str) -> None:
     """Build the net and write down what its layers hold (the child's side of :func:`_build`)."""
     caffe, messages = pycaffe.compiled(), pycaffe.messages()
     net = caffe.Net(prototxt, messages.TRAIN, level=int(level))
-    blobs = {
-        name: [tuple(blob.shape) for blob in layer.blobs]
-        for name, layer in zip(net._layer_names, net.layers)
-    }
+    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in net.layers]
     # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small.
     for layer in net.layers:
         for blob in layer.blobs:
@@ -146,17 +152,14 @@ def _main(prototxt: str, level: str, answer: str) -> None:
     layers = [
         {
             "name": layer.name,
-            "blobs": blobs[layer.name],
+            "type": layer.type,
+            "blobs": blobs,
             "param": [_spec_as_written(spec) for spec in layer.param],
         }
-        for layer in described.layer
+        for layer, blobs in zip(described.layer, shapes)
     ]
     Path(answer).write_text(json.dumps(layers))
 
 
 def _spec_as_written(spec: Any) -> Dict[str, Any]:
     return {field.name: value for field, value in spec.ListFields()}
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

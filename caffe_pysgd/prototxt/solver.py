@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Mapping, Tuple
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.net import read_net, refuse_old_layers
+from caffe_pysgd.prototxt.net import read_net
 from caffe_pysgd.prototxt.text import read_text
-from caffe_pysgd.update import HyperParameters, lr_policies
+from caffe_pysgd.update import HyperParameters
 
 TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -28,10 +29,8 @@ def read_solver(path: Path) -> Any:
     _complete_snapshot_prefix(path, solver)
     given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]
     if len(given) != 1:
-        raise UserError(
-            f"{path}: {'no train net is given' if not given else ' and '.join(given) + ' are given'}"
-            f"; give exactly one of {', '.join(TRAIN_NET_FIELDS)}"
-        )
+        found = f"{' and '.join(given)} are given" if given else "no train net is given"
+        raise UserError(f"{path}: {found}; give exactly one of {', '.join(TRAIN_NET_FIELDS)}")
     if solver.average_loss < 1:
         raise UserError(f"{path}: average_loss: found {solver.average_loss}, allowed is 1 or more")
     return solver
@@ -49,7 +48,7 @@ def _upgrade_type(path: Path, solver: Any) -> None:
 def _complete_snapshot_prefix(path: Path, solver: Any) -> None:
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = str(path.with_suffix(""))
-    elif Path(solver.snapshot_prefix).is_dir():
+    elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / path.stem)
 
 
@@ -74,7 +73,11 @@ def read_train_net(path: Path, solver: Any) -> Tuple[str, Any]:
     net = pycaffe.messages().NetParameter()
     net.CopyFrom(getattr(solver, field))
     where = f"{path}: {field}"
-    refuse_old_layers(where, net)
+    if net.layers:
+        raise UserError(
+            f"{where}: uses the old 'layers {{ }}' format; put the net into a file of its own and "
+            "upgrade it with 'upgrade_net_proto_text OLD.prototxt NEW.prototxt'"
+        )
     return where, net
 
 
@@ -83,6 +86,9 @@ def train_state(solver: Any, net: Any, level: int, stages: Tuple[str, ...]) -> A
 
     Caffe's order of precedence: the solver's defaults, the net's own ``state``, the solver's
     ``train_state`` with the level and the stages of the command line.
+
+    Raises:
+        UserError: the state's phase is not TRAIN.
     """
     messages = pycaffe.messages()
     state = messages.NetState(phase=messages.TRAIN)
@@ -90,19 +96,16 @@ def train_state(solver: Any, net: Any, level: int, stages: Tuple[str, ...]) -> A
     state.MergeFrom(solver.train_state)
     state.level = level
     state.stage.extend(stages or ("",))
+    if state.phase != messages.TRAIN:
+        raise UserError("train_state: phase: found TEST; a net that is trained has phase TRAIN")
     return state
 
 
-def hyperparameters(path: Path, solver: Any) -> HyperParameters:
-    """Return what the solver says about the update.
+def hyperparameters(solver: Any, beyond: Mapping[str, Any]) -> HyperParameters:
+    """Return what the solver says about the update, and what it has no field for.
 
     Raises:
-        UserError: a value that the native solver would abort on.
+        ValueError: a value that is not allowed.
     """
-    names = HyperParameters.__dataclass_fields__
-    try:
-        h = HyperParameters(**{name: getattr(solver, name) for name in names})
-        lr_policies.check(h)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    return h
+    names = HyperParameters.__dataclass_fields__.keys() - set(HyperParameters.beyond_caffe())
+    return HyperParameters(**{name: getattr(solver, name) for name in names}, **beyond)

@@ -7,17 +7,22 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import make_kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules import RULES, SGD, UpdateRule
-from caffe_pysgd.update.updater import Updater
+from caffe_pysgd.update.rules import NATIVE_RULES, RULES, ParameterStep, UpdateRule, find_rule
+from caffe_pysgd.update.treatment import Treatment
+from caffe_pysgd.update.updater import Updater, check
 
 __all__ = [
+    "NATIVE_RULES",
     "RULES",
-    "SGD",
     "HyperParameters",
     "Observer",
     "Parameter",
+    "ParameterStep",
     "Stage",
+    "Treatment",
     "UpdateRule",
     "Updater",
+    "check",
+    "find_rule",
     "make_kernels",
 ]

@@ -24,21 +24,44 @@ class Clipping(NamedTuple):
     scale_factor: np.float32
 
 
-def clip(parameters: Sequence[Parameter], h: HyperParameters, k: Kernels) -> Optional[Clipping]:
-    """Scale all diffs so that their common L2 norm is at most ``clip_gradients``, if it is set.
+def clip(
+    parameters: Sequence[Parameter], h: HyperParameters, rate: np.float32, k: Kernels
+) -> Optional[Clipping]:
+    """Clip all diffs as ``clip_gradients`` and ``clip_type`` say, if they say so.
+
+    ``norm`` is Caffe's: scale all diffs so that their common L2 norm is at most ``clip_gradients``.
+    ``value`` limits every element to ``[-clip_gradients, clip_gradients]``. ``adjustable`` limits
+    it to ``[-clip_gradients / rate, clip_gradients / rate]``, so that the update is bounded and not
+    the gradient: Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional
+    networks", CVPR 2016 (asked for in BVLC/caffe issue 4671).
 
     Returns:
-        what was done, or None where the gradient stayed as it was.
+        what the norm led to, or None where the gradient was not scaled.
     """
     if h.clip_gradients < 0:
         return None
+    if h.clip_type == "norm":
+        return _clip_norm(parameters, h.clip_gradients, k)
+    limit = h.clip_gradients
+    if h.clip_type == "adjustable":
+        if rate == 0:
+            return None
+        limit = limit / rate
+    for parameter in parameters:
+        np.clip(parameter.diff, -limit, limit, out=parameter.diff)
+    return None
+
+
+def _clip_norm(
+    parameters: Sequence[Parameter], clip_gradients: np.float32, k: Kernels
+) -> Optional[Clipping]:
     sumsq_diff = F(0)
     for parameter in parameters:
         sumsq_diff += k.dot(parameter.diff, parameter.diff)
     l2norm_diff = np.sqrt(sumsq_diff)
-    if not l2norm_diff > h.clip_gradients:
+    if not l2norm_diff > clip_gradients:
         return None
-    scale_factor = h.clip_gradients / l2norm_diff
+    scale_factor = clip_gradients / l2norm_diff
     for parameter in parameters:
         k.scal(scale_factor, parameter.diff)
     return Clipping(l2norm_diff, scale_factor)
@@ -50,12 +73,22 @@ def normalize(parameter: Parameter, h: HyperParameters, k: Kernels) -> None:
         k.scal(F(1) / F(h.iter_size), parameter.diff)
 
 
+def local_decay(parameter: Parameter, h: HyperParameters) -> np.float32:
+    """Return the weight decay of one parameter."""
+    return h.weight_decay * F(parameter.decay_mult)
+
+
 def regularize(parameter: Parameter, h: HyperParameters, k: Kernels) -> None:
-    """Add the weight decay's gradient: L2 ``diff += decay * data``, L1 ``diff += decay * sign(data)``."""
-    local_decay = h.weight_decay * F(parameter.decay_mult)
-    if local_decay == 0:
+    """Add the gradient of the weight decay to the diff.
+
+    L2: ``diff += decay data``; L1: ``diff += decay sign(data)``.
+    """
+    decay = local_decay(parameter, h)
+    if decay == 0:
         return
     if h.regularization_type == "L2":
-        k.axpy(local_decay, parameter.data, parameter.diff)
+        k.axpy(decay, parameter.data, parameter.diff)
     else:
-        k.axpy(local_decay, k.sign(parameter.data), parameter.diff)
+        sign = k.scratch(parameter.data)
+        k.sign(parameter.data, sign)
+        k.axpy(decay, sign, parameter.diff)

@@ -7,16 +7,13 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-FLOATS = (
-    "base_lr", "gamma", "power", "momentum", "momentum2", "delta", "rms_decay", "weight_decay",
-    "clip_gradients",
-)  # fmt: skip
 REGULARIZATION_TYPES = ("L2", "L1")
+CLIP_TYPES = ("norm", "value", "adjustable")
 
 
 @dataclass(frozen=True)
 class HyperParameters:
-    """What ``SolverParameter`` says about the update.
+    """What ``SolverParameter`` says about the update, and what it has no field for.
 
     Every real number is rounded to float32 on the way in, as protobuf stores it, so that the
     arithmetic never meets a Python float and computes in another type.
@@ -41,10 +38,25 @@ class HyperParameters:
     clip_gradients: np.float32 = np.float32(-1)
     iter_size: int = 1
 
+    # From here on caffe.proto has no field; a YAML gives them.
+    clip_type: str = "norm"
+    warmup_iter: int = 0
+    warmup_start: np.float32 = np.float32(0)
+    lr_min: np.float32 = np.float32(0)
+    period_mult: np.float32 = np.float32(1)
+    pct_start: np.float32 = np.float32(0.3)
+    div_factor: np.float32 = np.float32(25)
+    final_div_factor: np.float32 = np.float32(1e4)
+    lr_table: Tuple[Tuple[int, float], ...] = ()
+    trust_coefficient: np.float32 = np.float32(0.001)
+
     def __post_init__(self) -> None:
-        for name in FLOATS:
-            object.__setattr__(self, name, np.float32(getattr(self, name)))
+        for field in fields(self):
+            if isinstance(field.default, np.float32):
+                object.__setattr__(self, field.name, np.float32(getattr(self, field.name)))
         object.__setattr__(self, "stepvalue", tuple(int(value) for value in self.stepvalue))
+        table = tuple(sorted((int(i), float(rate)) for i, rate in self.lr_table))
+        object.__setattr__(self, "lr_table", table)
         if self.iter_size < 1:
             raise ValueError(f"iter_size: found {self.iter_size}, allowed is 1 or more")
         if self.weight_decay != 0 and self.regularization_type not in REGULARIZATION_TYPES:
@@ -52,6 +64,16 @@ class HyperParameters:
                 f"regularization_type: found '{self.regularization_type}', allowed are "
                 + ", ".join(REGULARIZATION_TYPES)
             )
+        if self.clip_type not in CLIP_TYPES:
+            raise ValueError(
+                f"clip_type: found '{self.clip_type}', allowed are {', '.join(CLIP_TYPES)}"
+            )
+
+    @classmethod
+    def beyond_caffe(cls) -> Tuple[str, ...]:
+        """Return the names of the settings that caffe.proto has no field for."""
+        names = [field.name for field in fields(cls)]
+        return tuple(names[names.index("clip_type") :])
 
     def as_plain(self) -> Dict[str, object]:
         """Return the settings as plain Python values that read back to the same bits.

@@ -8,7 +8,7 @@ exponent and therefore computes in double, ``_times_power`` does.
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.libm import expf, pow, powf
 
 F = np.float32
+
+Policy = Callable[[HyperParameters, int, int], np.float32]
 
 
 def current_step(h: HyperParameters, i: int, step: int) -> int:
@@ -70,22 +72,18 @@ def _times_power(base_lr: np.float32, gamma: np.float32, exponent: int) -> np.fl
     return F(float(base_lr) * pow(float(gamma), exponent))
 
 
-POLICIES: Dict[str, Callable[[HyperParameters, int, int], np.float32]] = {
+POLICIES: Dict[str, Policy] = {
     policy.__name__: policy for policy in (fixed, step, exp, inv, multistep, poly, sigmoid)
 }
 
 
-def check(h: HyperParameters) -> None:
-    """Refuse what Caffe's ``CHECK``s would abort on at the first update.
+def refusal(h: HyperParameters) -> Optional[str]:
+    """Return what Caffe's ``CHECK``s would abort on at the first update, or None.
 
-    Raises:
-        ValueError: in the words ``field: found what, allowed what``.
+    In the words ``field: found what, allowed what``.
     """
-    if h.lr_policy not in POLICIES:
-        raise ValueError(f"lr_policy: found '{h.lr_policy}', allowed are {', '.join(POLICIES)}")
     if h.lr_policy in ("step", "sigmoid") and h.stepsize <= 0:
-        raise ValueError(
-            f"stepsize: found {h.stepsize}, lr_policy '{h.lr_policy}' needs more than 0"
-        )
+        return f"stepsize: found {h.stepsize}, lr_policy '{h.lr_policy}' needs more than 0"
     if h.lr_policy in ("step", "exp", "inv", "multistep", "sigmoid") and not h.gamma >= 0:
-        raise ValueError(f"gamma: found {h.gamma}, lr_policy '{h.lr_policy}' needs 0 or more")
+        return f"gamma: found {h.gamma!s}, lr_policy '{h.lr_policy}' needs 0 or more"
+    return None

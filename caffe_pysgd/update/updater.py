@@ -6,13 +6,16 @@ from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from caffe_pysgd.update import gradient, lr_policies
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update import gradient
 from caffe_pysgd.update.gradient import Clipping
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules import UpdateRule
+from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
+from caffe_pysgd.update.schedule import Schedule, schedule_of
+from caffe_pysgd.update.treatment import Treatment
 
 F = np.float32
 MINUS_ONE = F(-1)
@@ -35,13 +38,13 @@ class Updater:
         states: per parameter its state slots by name, for a host that keeps them elsewhere; fresh
             zeros if not given.
         observers: hear of every stage.
+        treatments: per parameter what applies to it, where that is not ``rule`` and ``h`` for all.
 
     Attributes:
-        current_step: the step of ``lr_policy`` step and multistep, part of the solver's state.
         clipping: what ``clip_gradients`` did in the last update, or None.
 
     Raises:
-        ValueError: the learning-rate policy refuses its settings.
+        UserError: a rule or a learning-rate policy refuses its hyper-parameters.
     """
 
     def __init__(
@@ -52,59 +55,148 @@ class Updater:
         kernels: Kernels,
         states: Optional[Sequence[ParameterState]] = None,
         observers: Sequence[Observer] = (),
+        treatments: Optional[Sequence[Treatment]] = None,
     ) -> None:
-        lr_policies.check(h)
         self.parameters = list(parameters)
         self.h = h
-        self.rule = rule
         self.kernels = kernels
+        self.treatments = list(treatments or [Treatment(rule, h)] * len(self.parameters))
+        check(h, rule)
+        for treatment in set(self.treatments):
+            check(treatment.h, treatment.rule)
         self.states = list(states) if states is not None else self._fresh_states()
         self.observers: List[Observer] = list(observers)
-        self.current_step = 0
         self.clipping: Optional[Clipping] = None
+        self.schedule = Schedule(h)
+        schedules = {schedule_of(h): self.schedule}
+        for treatment in self.treatments:
+            schedules.setdefault(schedule_of(treatment.h), Schedule(treatment.h))
+        self._schedules = list(schedules.values())
+        self._schedule_of_each = [schedules[schedule_of(t.h)] for t in self.treatments]
 
     def _fresh_states(self) -> List[ParameterState]:
         return [
-            {slot: np.zeros(parameter.count, F) for slot in self.rule.slots}
-            for parameter in self.parameters
+            {slot: np.zeros(parameter.count, F) for slot in treatment.rule.slots}
+            for parameter, treatment in zip(self.parameters, self.treatments)
         ]
 
+    @property
+    def current_step(self) -> int:
+        """The step of ``lr_policy`` step and multistep, part of the solver's state."""
+        return self.schedule.current_step
+
+    def resume(self, iteration: int, current_step: int) -> None:
+        """Go on from a solver's state; its history is in ``states``."""
+        for schedule in self._schedules:
+            schedule.catch_up(iteration)
+        self.schedule.current_step = current_step
+
     def step(self, iteration: int) -> np.float32:
-        """Turn the gradients in ``diff`` into new weights in ``data``; return the rate used."""
-        rate = self.learning_rate(iteration)
+        """Turn the gradients in ``diff`` into new weights in ``data``; return the rate used.
+
+        Raises:
+            UserError: a user's own rule returned something that is no update value.
+        """
+        with np.errstate(all="ignore"):  # overflow is as silent as in C++
+            return self._step(iteration)
+
+    def _step(self, iteration: int) -> np.float32:
+        rates = {schedule: schedule.rate(iteration) for schedule in self._schedules}
+        rate = rates[self.schedule]
         listeners = [observer for observer in self.observers if observer.due(iteration)]
         tell = _teller(listeners, iteration, rate)
-        self._compute_update(rate, tell)
-        self._apply(tell)
+        self._clip(rate, tell)
+        for parameter, treatment, state, schedule in zip(
+            self.parameters, self.treatments, self.states, self._schedule_of_each
+        ):
+            self._compute_update(parameter, treatment, state, rates[schedule], iteration, tell)
+        self._apply(iteration, tell)
         for observer in listeners:
             observer.end(iteration, rate)
         return rate
 
-    def learning_rate(self, iteration: int) -> np.float32:
-        """Return the global rate at this iteration; like Caffe's, it advances ``multistep``."""
-        self.current_step = lr_policies.current_step(self.h, iteration, self.current_step)
-        return lr_policies.POLICIES[self.h.lr_policy](self.h, iteration, self.current_step)
-
-    def _compute_update(self, rate: np.float32, tell: Tell) -> None:
-        h, k = self.h, self.kernels
+    def _clip(self, rate: np.float32, tell: Tell) -> None:
         for parameter in self.parameters:
             tell(parameter, Stage.GRADIENT, parameter.diff)
-        self.clipping = gradient.clip(self.parameters, h, k)
+        self.clipping = gradient.clip(self.parameters, self.h, rate, self.kernels)
         for parameter in self.parameters:
             tell(parameter, Stage.CLIPPED, parameter.diff)
-        for parameter, state in zip(self.parameters, self.states):
-            gradient.normalize(parameter, h, k)
-            tell(parameter, Stage.NORMALIZED, parameter.diff)
-            gradient.regularize(parameter, h, k)
-            tell(parameter, Stage.REGULARIZED, parameter.diff)
-            local_rate = rate * F(parameter.lr_mult)
-            self.rule.compute_update_value(parameter.diff, state, local_rate, k)
-            tell(parameter, Stage.UPDATE, parameter.diff)
 
-    def _apply(self, tell: Tell) -> None:
-        for parameter in self.parameters:
-            self.kernels.axpy(MINUS_ONE, parameter.diff, parameter.data)
+    def _compute_update(
+        self,
+        parameter: Parameter,
+        treatment: Treatment,
+        state: ParameterState,
+        rate: np.float32,
+        iteration: int,
+        tell: Tell,
+    ) -> None:
+        h, rule, k = treatment.h, treatment.rule, self.kernels
+        if treatment.frozen(iteration):
+            parameter.diff.fill(0)
+            return
+        gradient.normalize(parameter, self.h, k)
+        tell(parameter, Stage.NORMALIZED, parameter.diff)
+        if not rule.decoupled_decay:
+            gradient.regularize(parameter, h, k)
+        tell(parameter, Stage.REGULARIZED, parameter.diff)
+        step = ParameterStep(
+            name=parameter.name,
+            gradient=parameter.diff,
+            data=parameter.data,
+            state=state,
+            rate=rate * F(parameter.lr_mult),
+            decay=gradient.local_decay(parameter, h),
+            iteration=iteration,
+            h=h,
+            kernels=k,
+        )
+        value = rule.update(step)
+        if value is not parameter.diff:
+            _check_value(value, rule, step)
+            k.copy(value, parameter.diff)
+        tell(parameter, Stage.UPDATE, parameter.diff)
+
+    def _apply(self, iteration: int, tell: Tell) -> None:
+        for parameter, treatment in zip(self.parameters, self.treatments):
+            if not treatment.frozen(iteration):
+                self.kernels.axpy(MINUS_ONE, parameter.diff, parameter.data)
             tell(parameter, Stage.DATA, parameter.data)
+
+
+def check(h: HyperParameters, rule: UpdateRule) -> None:
+    """Check that a rule and a learning-rate policy accept the hyper-parameters.
+
+    Raises:
+        UserError: in the words ``field: found what, allowed what``.
+    """
+    Schedule(h)
+    refusal = rule.check(h)
+    if refusal:
+        raise UserError(refusal)
+
+
+def _check_value(value: object, rule: UpdateRule, step: ParameterStep) -> None:
+    """Refuse an update value of the wrong type or shape, or one that is not finite.
+
+    Raises:
+        UserError: naming rule, parameter and iteration.
+    """
+    who = rule.name or f"{type(rule).__module__}:{type(rule).__qualname__}"
+    where = f"rule {who}, parameter {step.name}, iteration {step.iteration}: update() returned"
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{where} {type(value).__name__}, an array of float32 is wanted")
+    if value.dtype != F:
+        raise UserError(f"{where} an array of {value.dtype}, float32 is wanted")
+    if value.shape != step.gradient.shape:
+        raise UserError(f"{where} shape {value.shape}, {step.gradient.shape} is wanted")
+    finite = np.isfinite(value)
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        raise UserError(
+            f"{where} {int((~finite).sum())} values that are not finite, the first at index "
+            f"{index}: {value[index]} from gradient {step.gradient[index]}"
+        )
 
 
 def _teller(listeners: Sequence[Observer], iteration: int, rate: np.float32) -> Tell:

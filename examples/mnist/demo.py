@@ -42,7 +42,7 @@ def main() -> None:
     weights = compare_weights(run, native, python)
     differ, count = (sum(getattr(w, field) for w in weights) for field in ("differ", "count"))
     console.print(f"{differ:,} of {count:,} weights differ.", style="bold", highlight=False)
-    console.print(f"The runs are in {RUNS}/; the next thing to type: caffe-pysgd --help")
+    console.print(f"The runs are in {RUNS}/; the next thing to type: .venv/bin/caffe-pysgd --help")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from nets import NETS, SMALL, STAGED, write_solver
+from nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
 from running import Both, assert_same_bits, caffe_train, losses
 
 from caffe_pysgd import pycaffe
@@ -50,6 +50,17 @@ def test_a_run_and_its_resume_give_the_bits_of_the_native_solver(
         assert resumed.returncode == 0, pycaffe.last_words(resumed.stderr)
     assert "state resumed at iteration 8" in resumed.stderr
     assert_same_bits(both.final(20))
+
+
+@pytest.mark.parametrize("rule", RULES_OF_CAFFE)
+def test_every_rule_of_caffe_can_be_resumed(workdir: Path, rule: str) -> None:
+    fields = {"max_iter": 16, "snapshot": 8, "type": rule, **RULES_OF_CAFFE[rule]}
+    both = Both.write(write_solver(workdir, SMALL, **fields))
+    train_both(both)
+    for solver in (both.stock, both.ours):
+        resumed = caffe_train(solver, f"--snapshot={solver.parent}/snap_iter_8.solverstate")
+        assert resumed.returncode == 0, pycaffe.last_words(resumed.stderr)
+    assert_same_bits(both.final(16))
 
 
 @pytest.mark.parametrize("net", [net for net in NETS if net != "small"])

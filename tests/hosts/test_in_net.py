@@ -9,7 +9,7 @@ from typing import Any, Dict
 import caffe
 import numpy as np
 import pytest
-from nets import NETS, SMALL, STAGED, write_solver
+from nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
 from running import Both, assert_same_bits, same_weights, step_both, weights_of
 
 from caffe_pysgd.compare import compare
@@ -37,6 +37,18 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_gives_the_bits_of_the_native_solver(workdir: Path, option: str) -> None:
     step_both(Both.write(write_solver(workdir, SMALL, **OPTIONS[option])), 12)
+
+
+@pytest.mark.parametrize("rule", RULES_OF_CAFFE)
+def test_every_rule_of_caffe_gives_its_bits_in_weights_and_history(
+    workdir: Path, rule: str
+) -> None:
+    fields = {"weight_decay": 0.02, "clip_gradients": 2, "iter_size": 2, **RULES_OF_CAFFE[rule]}
+    both = Both.write(write_solver(workdir, NETS["normalized"], type=rule, **fields))
+    solvers = step_both(both, 12)
+    for solver in solvers.values():
+        solver.snapshot()
+    assert_same_bits(both.final(12))
 
 
 @pytest.mark.parametrize("net", NETS)

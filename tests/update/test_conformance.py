@@ -1,37 +1,23 @@
-"""The update against ``solver.apply_update()``: one table of options, random gradients, 0 ulp."""
+"""The update against ``solver.apply_update()``: rules x options x magnitudes, 0 ulp.
+
+The heart of the project. First one table of what matters, then solver files drawn at random from
+the legal ones.
+"""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
-import caffe
-import numpy as np
 import pytest
-from nets import DATA, write_solver
+from conforming import MAGNITUDES, ODD_LENGTHS, assert_conforming
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nets import RULES_OF_CAFFE, write_solver
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.compare import compare
-from caffe_pysgd.prototxt.solver import hyperparameters, read_solver
-from caffe_pysgd.snapshots import read_solver_state
-from caffe_pysgd.update import RULES, Parameter, Updater, make_kernels
-
-# Lengths below, at and beyond what a BLAS kernel takes in one go, each with a remainder.
-ODD_LENGTHS = (
-    'name: "odd"'
-    + DATA
-    + "".join(
-        f"""
-layer {{
-  name: "ip{n}" type: "InnerProduct" bottom: "data" top: "ip{n}"
-  param {{ lr_mult: {lr} decay_mult: {decay} }} param {{ lr_mult: 2 decay_mult: 0 }}
-  inner_product_param {{ num_output: {n} weight_filler {{ type: "gaussian" std: {std} }} }}
-}}
-layer {{ name: "silence{n}" type: "Silence" bottom: "ip{n}" }}"""
-        for n, lr, decay, std in ((1, 1, 1, 0.1), (3, 0.5, 2, 1e-3), (17, 0, 1, 10), (67, 1, 1, 1))
-    )
-    + ' layer { name: "t" type: "Silence" bottom: "target" }'
-)
+from caffe_pysgd.update import NATIVE_RULES
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
     "plain": {"momentum": 0, "weight_decay": 0},
@@ -54,77 +40,99 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     },
 }
 
-MAGNITUDES = ("mixed", "denormal", "huge", "zeros")
-
-
-def random_gradient(rng: np.random.RandomState, shape: Any, magnitude: str) -> np.ndarray:
-    """Return gradients of many magnitudes, with exact zeros of both signs among them."""
-    gradient = rng.standard_normal(shape) * 10.0 ** rng.uniform(-6, 1)
-    if magnitude == "denormal":
-        gradient *= 1e-38
-    if magnitude == "huge":
-        gradient *= 1e14
-    if magnitude == "zeros":
-        gradient *= 0
-    gradient[rng.uniform(size=shape) < 0.1] = 0.0
-    gradient[rng.uniform(size=shape) < 0.1] = -0.0
-    return gradient.astype(np.float32)
-
-
-def blobs_of(solver: Any) -> List[Any]:
-    return [blob for blobs in solver.net.params.values() for blob in blobs]
-
-
-def parameters_like(solver: Any, path: Path) -> List[Parameter]:
-    """Return copies of the solver's parameters, with the multipliers in its net file."""
-    net = pycaffe.messages().NetParameter()
-    from google.protobuf import text_format
-
-    text_format.Parse(Path(read_solver(path).net).read_text(), net)
-    specs = {layer.name: layer.param for layer in net.layer}
-    return [
-        Parameter(
-            f"{layer}/{i}",
-            blob.data.copy().ravel(),
-            blob.diff.copy().ravel(),
-            specs[layer][i].lr_mult,
-            specs[layer][i].decay_mult,
-        )
-        for layer, blobs in solver.net.params.items()
-        for i, blob in enumerate(blobs)
-    ]
-
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("rule", ["SGD"])
+@pytest.mark.parametrize("rule", NATIVE_RULES)
 def test_updates_have_the_bits_of_the_native_solver(
     workdir: Path, rule: str, option: str, magnitude: str
 ) -> None:
-    path = write_solver(workdir, ODD_LENGTHS, type=rule, **OPTIONS[option])
-    native = caffe.get_solver(str(path))
-    h = hyperparameters(path, read_solver(path))
-    parameters = parameters_like(native, path)
-    kernels = make_kernels("native", pycaffe.library_path())
-    updater = Updater(parameters, h, RULES[rule.lower()](h), kernels)
-    rng = np.random.RandomState(3)
-    for iteration in range(60):
-        for blob, parameter in zip(blobs_of(native), parameters):
-            blob.diff[...] = random_gradient(rng, blob.data.shape, magnitude)
-            parameter.diff[...] = blob.diff.ravel()
-        native.apply_update()
-        updater.step(iteration)
-        for blob, parameter in zip(blobs_of(native), parameters):
-            for what, expected, found in (
-                ("update", blob.diff, parameter.diff),
-                ("data", blob.data, parameter.data),
-            ):
-                result = compare(f"{parameter.name} {what}", expected.ravel(), found)
-                assert not result.differ, f"iteration {iteration}: {result}"
-    native.snapshot()
-    history = read_solver_state(Path(f"{workdir}/solver_iter_60.solverstate")).history
-    slots = RULES[rule.lower()].slots
-    ours = [state[slot] for slot in slots for state in updater.states]
-    for expected, found, parameter in zip(history, ours, parameters * len(slots)):
-        assert not compare(f"{parameter.name} history", expected, found).differ
-    assert len(history) == len(ours)
+    fields = {**OPTIONS[option], "type": rule, **RULES_OF_CAFFE[rule]}
+    assert_conforming(write_solver(workdir, ODD_LENGTHS, **fields), magnitude, iterations=60)
+
+
+@pytest.mark.parametrize("rule", NATIVE_RULES)
+def test_the_bits_are_still_the_same_after_hundreds_of_updates(workdir: Path, rule: str) -> None:
+    fields = {"clip_gradients": 20, "iter_size": 2, "type": rule, **RULES_OF_CAFFE[rule]}
+    assert_conforming(write_solver(workdir, ODD_LENGTHS, **fields), "mixed", iterations=600)
+
+
+def real(low: float, high: float) -> st.SearchStrategy[float]:
+    """Draw a float32, now and then one of the ends."""
+    return st.floats(low, high, width=32, allow_subnormal=False) | st.sampled_from([low, high])
+
+
+POLICIES = st.one_of(
+    st.just({"lr_policy": "fixed"}),
+    st.fixed_dictionaries(
+        {"lr_policy": st.just("step"), "gamma": real(0, 2), "stepsize": st.integers(1, 9)}
+    ),
+    st.fixed_dictionaries({"lr_policy": st.just("exp"), "gamma": real(0, 2)}),
+    st.fixed_dictionaries({"lr_policy": st.just("inv"), "gamma": real(0, 2), "power": real(-2, 2)}),
+    st.fixed_dictionaries(
+        {
+            "lr_policy": st.just("multistep"),
+            "gamma": real(0, 2),
+            "stepvalue": st.lists(st.integers(0, 20), max_size=5),
+        }
+    ),
+    st.fixed_dictionaries({"lr_policy": st.just("poly"), "power": real(-2, 2)}),
+    st.fixed_dictionaries(
+        {"lr_policy": st.just("sigmoid"), "gamma": real(0, 2), "stepsize": st.integers(1, 30)}
+    ),
+)
+
+RULES = st.one_of(
+    st.fixed_dictionaries({"type": st.sampled_from(["SGD", "Nesterov"]), "momentum": real(-1, 1)}),
+    st.fixed_dictionaries(
+        {"type": st.just("AdaGrad"), "momentum": st.just(0), "delta": real(0, 1)}
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("RMSProp"),
+            "momentum": st.just(0),
+            "rms_decay": real(0, 0.984375),
+            "delta": real(0, 1),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("AdaDelta"), "momentum": real(0, 1), "delta": real(0, 1)}
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("Adam"),
+            "momentum": real(0, 1),
+            "momentum2": real(0, 1),
+            "delta": real(0, 1),
+        }
+    ),
+)
+
+SOLVERS = st.builds(
+    lambda rule, policy, common: {**common, **policy, **rule},
+    RULES,
+    POLICIES,
+    st.fixed_dictionaries(
+        {
+            "base_lr": real(0, 10),
+            "weight_decay": real(0, 1) | st.just(0),
+            "regularization_type": st.sampled_from(["L1", "L2"]),
+            "clip_gradients": st.just(-1) | real(0, 100),
+            "iter_size": st.integers(1, 9),
+        }
+    ),
+)
+
+
+@settings(
+    max_examples=int(os.environ.get("CONFORMANCE_EXAMPLES", 150)),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(SOLVERS, st.sampled_from(MAGNITUDES), st.integers(0, 2**31))
+def test_any_legal_solver_file_gives_the_bits_of_the_native_solver(
+    fields: Dict[str, Any], magnitude: str, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = write_solver(Path(directory), ODD_LENGTHS, **fields)
+        assert_conforming(path, magnitude, iterations=12, seed=seed)

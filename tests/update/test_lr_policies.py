@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from nets import write_solver
 
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.solver import hyperparameters, read_solver
 from caffe_pysgd.update import HyperParameters, lr_policies
 from caffe_pysgd.update.kernels import NumpyKernels
-from caffe_pysgd.update.rules import SGD
+from caffe_pysgd.update.rules.native import SGD
 from caffe_pysgd.update.updater import Updater
 
 POLICIES: Dict[str, Dict[str, Any]] = {
@@ -41,12 +42,12 @@ def test_every_policy_of_caffe_is_here() -> None:
 def test_rates_have_the_bits_of_the_native_solver(workdir: Path, policy: str) -> None:
     path = write_solver(workdir, TINY, lr_policy=policy, **POLICIES[policy])
     native = caffe.SGDSolver(str(path))
-    h = hyperparameters(path, read_solver(path))
-    updater = Updater([], h, SGD(h), NumpyKernels())
+    h = hyperparameters(read_solver(path), {})
+    updater = Updater([], h, SGD(), NumpyKernels())
     for iteration in range(1200):
         # solver.lr is itself an evaluation: it advances multistep, as apply_update does again.
-        updater.learning_rate(iteration)
-        expected, found = np.float32(native.lr), updater.learning_rate(iteration)
+        updater.schedule.rate(iteration)
+        expected, found = np.float32(native.lr), updater.schedule.rate(iteration)
         updater_bits, native_bits = found.tobytes(), expected.tobytes()
         assert updater_bits == native_bits, f"iteration {iteration}: {float(expected).hex()}"
         native.apply_update()
@@ -55,8 +56,8 @@ def test_rates_have_the_bits_of_the_native_solver(workdir: Path, policy: str) ->
 @pytest.mark.parametrize("start", [0, 4, 100, 501])
 def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
     h = HyperParameters(base_lr=1, lr_policy="multistep", gamma=0.5, stepvalue=(3, 10, 11, 500))
-    updater = Updater([], h, SGD(h), NumpyKernels())
-    seen = [(updater.learning_rate(start + i), updater.current_step)[1] for i in range(6)]
+    updater = Updater([], h, SGD(), NumpyKernels())
+    seen = [(updater.schedule.rate(start + i), updater.current_step)[1] for i in range(6)]
     assert all(0 <= later - earlier <= 1 for earlier, later in zip([0, *seen], seen))
     assert seen[-1] == sum(start + 5 >= value for value in h.stepvalue)
 
@@ -74,5 +75,5 @@ def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
 )
 def test_what_caffe_aborts_on_is_refused(fields: Dict[str, Any], message: str) -> None:
     h = HyperParameters(base_lr=0.1, **fields)
-    with pytest.raises(ValueError, match=message):
-        Updater([], h, SGD(h), NumpyKernels())
+    with pytest.raises(UserError, match=message):
+        Updater([], h, SGD(), NumpyKernels())

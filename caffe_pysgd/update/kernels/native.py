@@ -15,6 +15,7 @@ import numpy as np
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
 _INT, _FLOAT, _ARRAY = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+_UNARY, _BINARY = (_INT, _ARRAY, _ARRAY), (_INT, _ARRAY, _ARRAY, _ARRAY)
 
 # name: (mangled name of the instance for float, result, arguments)
 _SYMBOLS = {
@@ -25,18 +26,19 @@ _SYMBOLS = {
         (_INT, _FLOAT, _ARRAY, _FLOAT, _ARRAY),
     ),
     "scal": ("_ZN5caffe10caffe_scalIfEEviT_PS1_", None, (_INT, _FLOAT, _ARRAY)),
-    "sign": ("_ZN5caffe14caffe_cpu_signIfEEviPKT_PS1_", None, (_INT, _ARRAY, _ARRAY)),
-    "dot": ("_ZN5caffe13caffe_cpu_dotIfEET_iPKS1_S3_", _FLOAT, (_INT, _ARRAY, _ARRAY)),
+    "scale": ("_ZN5caffe15caffe_cpu_scaleIfEEviT_PKS1_PS1_", None, (_INT, _FLOAT, _ARRAY, _ARRAY)),
+    "add": ("_ZN5caffe9caffe_addIfEEviPKT_S3_PS1_", None, _BINARY),
+    "add_scalar": ("_ZN5caffe16caffe_add_scalarIfEEviT_PS1_", None, (_INT, _FLOAT, _ARRAY)),
+    "mul": ("_ZN5caffe9caffe_mulIfEEviPKT_S3_PS1_", None, _BINARY),
+    "div": ("_ZN5caffe9caffe_divIfEEviPKT_S3_PS1_", None, _BINARY),
+    "powx": ("_ZN5caffe10caffe_powxIfEEviPKT_S1_PS1_", None, (_INT, _ARRAY, _FLOAT, _ARRAY)),
+    "sign": ("_ZN5caffe14caffe_cpu_signIfEEviPKT_PS1_", None, _UNARY),
+    "dot": ("_ZN5caffe13caffe_cpu_dotIfEET_iPKS1_S3_", _FLOAT, _UNARY),
 }
 
 
 class MissingSymbols(Exception):
     """The library cannot be loaded or does not export Caffe's mathematics (a static libcaffe)."""
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 class NativeKernels(NumpyKernels):
@@ -54,36 +56,56 @@ class NativeKernels(NumpyKernels):
     exact = True
 
     def __init__(self, library_path: Optional[str]) -> None:
+        super().__init__()
         if library_path is None:
             raise MissingSymbols("no Caffe library was given")
         try:
             library = ctypes.CDLL(library_path)
-            functions = {name: self._bind(library, *symbol) for name, symbol in _SYMBOLS.items()}
+            self._caffe = {name: _bind(library, *symbol) for name, symbol in _SYMBOLS.items()}
         except (OSError, AttributeError) as error:
             raise MissingSymbols(str(error)) from error
-        self._axpy, self._axpby = functions["axpy"], functions["axpby"]
-        self._scal, self._sign, self._dot = functions["scal"], functions["sign"], functions["dot"]
-
-    @staticmethod
-    def _bind(library: ctypes.CDLL, symbol: str, result: Any, arguments: Any) -> Any:
-        function = getattr(library, symbol)
-        function.restype = result
-        function.argtypes = arguments
-        return function
 
     def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
-        self._axpy(x.size, a, _address(x), _address(y))
+        self._caffe["axpy"](x.size, a, _address(x), _address(y))
 
     def axpby(self, a: np.float32, x: np.ndarray, b: np.float32, y: np.ndarray) -> None:
-        self._axpby(x.size, a, _address(x), b, _address(y))
+        self._caffe["axpby"](x.size, a, _address(x), b, _address(y))
 
     def scal(self, a: np.float32, x: np.ndarray) -> None:
-        self._scal(x.size, a, _address(x))
+        self._caffe["scal"](x.size, a, _address(x))
 
-    def sign(self, x: np.ndarray) -> np.ndarray:
-        signs = np.empty_like(x)
-        self._sign(x.size, _address(x), _address(signs))
-        return signs
+    def scale(self, a: np.float32, x: np.ndarray, out: np.ndarray) -> None:
+        self._caffe["scale"](x.size, a, _address(x), _address(out))
+
+    def add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        self._caffe["add"](x.size, _address(x), _address(y), _address(out))
+
+    def add_scalar(self, a: np.float32, x: np.ndarray) -> None:
+        self._caffe["add_scalar"](x.size, a, _address(x))
+
+    def mul(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        self._caffe["mul"](x.size, _address(x), _address(y), _address(out))
+
+    def div(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        self._caffe["div"](x.size, _address(x), _address(y), _address(out))
+
+    def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
+        self._caffe["powx"](x.size, _address(x), exponent, _address(out))
+
+    def sign(self, x: np.ndarray, out: np.ndarray) -> None:
+        self._caffe["sign"](x.size, _address(x), _address(out))
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
-        return np.float32(self._dot(x.size, _address(x), _address(y)))
+        return np.float32(self._caffe["dot"](x.size, _address(x), _address(y)))
+
+
+def _bind(library: ctypes.CDLL, symbol: str, result: Any, arguments: Any) -> Any:
+    function = getattr(library, symbol)
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

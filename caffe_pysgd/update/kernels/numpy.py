@@ -7,14 +7,32 @@ training amplifies it. For the native solver's bits take the ``native`` kernels.
 
 from __future__ import annotations
 
+from typing import Dict
+
 import numpy as np
 
 
 class NumpyKernels:
-    """Vector operations on flat float32 arrays. Scalars are ``np.float32``."""
+    """Vector operations on flat float32 arrays. Scalars are ``np.float32``.
+
+    ``out`` may be one of the operands.
+    """
 
     name = "numpy"
     exact = False
+
+    def __init__(self) -> None:
+        self._scratch: Dict[int, np.ndarray] = {}
+
+    def scratch(self, like: np.ndarray, number: int = 0) -> np.ndarray:
+        """Return an array as long as another, for intermediate results; its content is anything.
+
+        The same number gives the same memory again: it is a register, not a variable.
+        """
+        register = self._scratch.get(number)
+        if register is None or register.size < like.size:
+            register = self._scratch[number] = np.empty(like.size, np.float32)
+        return register[: like.size]
 
     def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
         """y = a x + y"""
@@ -29,13 +47,37 @@ class NumpyKernels:
         """x = a x"""
         x *= a
 
-    def copy(self, x: np.ndarray, y: np.ndarray) -> None:
-        """y = x"""
-        np.copyto(y, x)
+    def scale(self, a: np.float32, x: np.ndarray, out: np.ndarray) -> None:
+        """out = a x"""
+        np.multiply(a, x, out=out)
 
-    def sign(self, x: np.ndarray) -> np.ndarray:
-        """Return -1, 0 or 1 for each element."""
-        return np.sign(x)
+    def copy(self, x: np.ndarray, out: np.ndarray) -> None:
+        """out = x"""
+        np.copyto(out, x)
+
+    def add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        """out = x + y"""
+        np.add(x, y, out=out)
+
+    def add_scalar(self, a: np.float32, x: np.ndarray) -> None:
+        """x = x + a"""
+        x += a
+
+    def mul(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        """out = x y"""
+        np.multiply(x, y, out=out)
+
+    def div(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+        """out = x / y"""
+        np.divide(x, y, out=out)
+
+    def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
+        """out = x to the power of exponent"""
+        np.power(x, exponent, out=out)
+
+    def sign(self, x: np.ndarray, out: np.ndarray) -> None:
+        """out = -1, 0 or 1"""
+        np.sign(x, out=out)
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
         """Return the sum of x y."""

@@ -1,0 +1,87 @@
+"""The update rules, and how they are found by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Dict, Type
+
+from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
+from caffe_pysgd.update.rules.beyond import (
+    LARS,
+    SGDW,
+    Adamax,
+    AdamW,
+    AMSGrad,
+    Lamb,
+    Lion,
+    NAdam,
+    PyTorchSGD,
+)
+from caffe_pysgd.update.rules.native import (
+    SGD,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    Nesterov,
+    RMSProp,
+)
+
+_NATIVE = (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)
+_BEYOND = (PyTorchSGD, SGDW, AdamW, AMSGrad, NAdam, Adamax, LARS, Lamb, Lion)
+
+RULES: Dict[str, Type[UpdateRule]] = {rule.name: rule for rule in (*_NATIVE, *_BEYOND)}
+NATIVE_RULES = {rule.__name__: rule for rule in _NATIVE}  # by Caffe's solver type
+
+
+def find_rule(name: str) -> Type[UpdateRule]:
+    """Return the rule of that name, or the class that ``module:Class`` names.
+
+    Raises:
+        UserError: there is none, or the class is not an :class:`UpdateRule`.
+    """
+    if name in RULES:
+        return RULES[name]
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"found '{name}', allowed are {', '.join(RULES)} or module:Class{nearest(name, RULES)}"
+        )
+    found = import_by_name(module_name, class_name)
+    if not (isinstance(found, type) and issubclass(found, UpdateRule)):
+        raise UserError(f"{name}: is not a subclass of caffe_pysgd.UpdateRule")
+    if not isinstance(found.slots, tuple):
+        raise UserError(f"{name}: slots: found {found.slots!r}, a tuple of names is wanted")
+    return found
+
+
+def import_by_name(module_name: str, attribute: str) -> object:
+    """Return an attribute of a module of the user's.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such attribute.
+    """
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UserError(
+            f"{module_name}:{attribute}: importing {module_name} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    try:
+        return getattr(module, attribute)  # type: ignore[no-any-return]
+    except AttributeError as error:
+        raise UserError(
+            f"{module_name}:{attribute}: {module_name} has no '{attribute}'"
+            + nearest(attribute, vars(module))
+        ) from error
+
+
+__all__ = [
+    "NATIVE_RULES",
+    "RULES",
+    "ParameterStep",
+    "UpdateRule",
+    "find_rule",
+    "import_by_name",
+]

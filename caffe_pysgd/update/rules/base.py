@@ -1,0 +1,70 @@
+"""What a rule is: an equation with memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
+
+import numpy as np
+
+from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.kernels import Kernels
+
+
+@dataclass
+class ParameterStep:
+    """One parameter at one iteration: everything that a rule may use. All arrays are float32, flat.
+
+    Attributes:
+        name: the parameter's display name, such as ``conv1/0``.
+        gradient: clipped, normalized and, unless the rule decays by itself, regularized.
+        data: the weights, before the update.
+        state: the rule's slots by name; change them in place.
+        rate: the local rate, ``rate * lr_mult``.
+        decay: the local decay, ``weight_decay * decay_mult``, for rules that decay by themselves.
+        iteration: counted from 0, as Caffe does.
+        h: the hyper-parameters in force for this parameter.
+        kernels: vector operations, for a rule that must have exact bits.
+    """
+
+    name: str
+    gradient: np.ndarray
+    data: np.ndarray
+    state: Dict[str, np.ndarray]
+    rate: np.float32
+    decay: np.float32
+    iteration: int
+    h: HyperParameters
+    kernels: Kernels
+
+
+class UpdateRule:
+    """Base of all rules. A rule of your own takes a few lines::
+
+        class Sign(caffe_pysgd.UpdateRule):
+            def update(self, p):
+                return p.rate * np.sign(p.gradient)
+
+    Attributes:
+        name: how YAML and messages call it; a user's own goes by ``module:Class``.
+        slots: the names of the arrays that the rule keeps for each parameter, each as long as the
+            parameter and zero before the first update. They live in the snapshots.
+        decoupled_decay: whether the rule applies the weight decay itself, so that none is added to
+            the gradient.
+    """
+
+    name: str = ""
+    slots: Tuple[str, ...] = ()
+    decoupled_decay = False
+
+    def update(self, p: ParameterStep) -> np.ndarray:
+        """Return the update value, which is then subtracted from the weights.
+
+        It has the gradient's shape and type, and may be the gradient's own array, changed in place.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define update(self, p)")
+
+    @classmethod
+    def check(cls, h: HyperParameters) -> Optional[str]:
+        """Return what is wrong with the hyper-parameters, ``field: found, allowed``, or None."""
+        return None

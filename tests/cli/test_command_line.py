@@ -1,0 +1,130 @@
+"""The command line as a whole: help, mistakes, and installations that are broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BIN
+from failing import failure
+from nets import write_solver
+
+import caffe_pysgd
+
+COMMANDS = ["doctor", "inject", "train", "verify"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(cli: Any, arguments: list[str]) -> None:
+    process = cli(*arguments)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "Usage: caffe-pysgd [OPTIONS] COMMAND" in process.stdout
+    for command in COMMANDS:
+        assert f"\n  {command} " in process.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Any, command: str) -> None:
+    process = cli(command, "--help")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert f"Usage: caffe-pysgd {command}" in process.stdout
+
+
+def test_the_version_is_the_packages(cli: Any) -> None:
+    assert cli("--version").stdout == f"caffe-pysgd, version {caffe_pysgd.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "No such command 'trian'."),
+        (["--frobnicate"], "No such option: --frobnicate"),
+        (["train"], "Missing argument 'X'."),
+        (["inject"], "Missing argument 'X'."),
+        (["verify"], "Missing argument 'X'."),
+        (["train", "x.prototxt", "--iteration=3"],
+         "No such option: --iteration Did you mean --iterations?; a flag of caffe's own "),
+        (["train", "x.prototxt", "--iterations=many"],
+         "Invalid value for '--iterations': 'many' is not a valid integer range."),
+        (["train", "x.prototxt", "--iterations=0"],
+         "Invalid value for '--iterations': 0 is not in the range x>=1."),
+        (["train", "x.prototxt", "--level=high"],
+         "Invalid value for '--level': 'high' is not a valid integer."),
+        (["verify", "x.prototxt", "--host=gpu"], "Invalid value for '--host': 'gpu' is not "),
+        (["inject", "x.prototxt", "--run-dir=d"],
+         "x.prototxt: there is no such file; give a solver.prototxt or a YAML"),
+        (["verify", "x" * 300],
+         f"{'x' * 300}: there is no such file; give a solver.prototxt or a YAML"),
+        (["inject", ".", "--run-dir=d"], ".: cannot be read: Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line(cli: Any, arguments: list[str], said: str) -> None:
+    assert failure(cli(*arguments)).startswith(said)
+
+
+def test_a_message_of_several_lines_is_told_in_one(cli: Any) -> None:
+    assert failure(cli("inject", "a\nb", "--run-dir=d")).startswith("a b: there is no such file")
+
+
+def test_python_m_is_the_same_program(workdir: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "caffe_pysgd", "--version"], capture_output=True, text=True
+    )
+    assert process.stdout == f"caffe-pysgd, version {caffe_pysgd.__version__}\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(workdir: Path) -> None:
+    write_solver(workdir)
+    line = f"{BIN}/caffe-pysgd inject solver.prototxt --run-dir d | true; echo ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert process.stderr == ""
+    assert process.stdout in ("0\n", "1\n")  # 0 if the line was written before the reader left
+
+
+BROKEN = {
+    "a protobuf that refuses": (
+        "google/protobuf/__init__.py",
+        "raise TypeError('Descriptors cannot be created directly.\\nDowngrade.')",
+        "protobuf",
+    ),
+    "a NumPy of another ABI": ("numpy.py", "raise RuntimeError('compiled against')", "numpy"),
+    "PyPI's empty caffe": ("caffe/__init__.py", "", "caffe"),
+    "a pycaffe that does not load": (
+        "caffe/_caffe.py", "raise SystemError('initialization of _caffe raised')", "caffe",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=BROKEN)
+def broken(request: Any, workdir: Path) -> tuple[str, str]:
+    """A PYTHONPATH with something broken on it; return it and the subject that doctor blames."""
+    file, content, subject = BROKEN[request.param]
+    path = workdir / "path" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    if subject in ("protobuf", "caffe"):
+        for folder in (path.parent, path.parent.parent):
+            if folder.name != "path" and not (folder / "__init__.py").exists():
+                (folder / "__init__.py").touch()
+    return str(workdir / "path"), subject
+
+
+def test_doctor_names_what_is_broken_and_the_mend(cli: Any, broken: tuple[str, str]) -> None:
+    path, subject = broken
+    process = cli("doctor", PYTHONPATH=path)
+    assert failure(process).startswith(f"{subject}: ")
+    assert f"\nFAIL {subject}" in process.stdout
+    assert "training can run" not in process.stdout
+    assert "constraints.txt" in process.stderr or "uninstall it" in process.stderr
+
+
+def test_a_command_that_cannot_run_there_says_so_in_one_line(
+    cli: Any, workdir: Path, broken: tuple[str, str]
+) -> None:
+    write_solver(workdir)
+    said = failure(cli("inject", "solver.prototxt", "--run-dir=d", PYTHONPATH=broken[0]))
+    assert any(mend in said for mend in ("'caffe-pysgd doctor' looks", "uninstall", "constraints"))
+    assert not (workdir / "d").exists()

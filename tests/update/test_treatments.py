@@ -1,0 +1,173 @@
+"""Parameters with rules, hyper-parameters and iterations of their own."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List
+
+import numpy as np
+import pytest
+
+from caffe_pysgd import UpdateRule
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update import (
+    RULES,
+    HyperParameters,
+    Observer,
+    Parameter,
+    Stage,
+    Treatment,
+    Updater,
+    make_kernels,
+)
+
+H = HyperParameters(base_lr=0.1, momentum=0.9, weight_decay=0.01)
+
+
+def parameters(count: int = 2) -> List[Parameter]:
+    rng = np.random.RandomState(0)
+    return [
+        Parameter(f"ip{n}/0", *rng.standard_normal((2, 5)).astype(np.float32)) for n in range(count)
+    ]
+
+
+def alone(parameter: Parameter, rule: str, h: HyperParameters) -> Updater:
+    copy = Parameter(parameter.name, parameter.data.copy(), parameter.diff.copy())
+    return Updater([copy], h, RULES[rule](), make_kernels("numpy", None))
+
+
+def test_each_parameter_is_updated_as_if_it_were_alone() -> None:
+    other = HyperParameters(base_lr=0.3, lr_policy="step", gamma=0.5, stepsize=2, momentum2=0.9)
+    both = parameters()
+    treatments = [Treatment(RULES["sgd"](), H), Treatment(RULES["adam"](), other)]
+    updater = Updater(both, H, RULES["sgd"](), make_kernels("numpy", None), treatments=treatments)
+    expected = [alone(both[0], "sgd", H), alone(both[1], "adam", other)]
+    for iteration in range(6):
+        gradients = np.random.RandomState(iteration).standard_normal((2, 5)).astype(np.float32)
+        for parameter, single, gradient in zip(both, expected, gradients):
+            parameter.diff[...] = single.parameters[0].diff[...] = gradient
+            single.step(iteration)
+        updater.step(iteration)
+        for parameter, single in zip(both, expected):
+            assert (parameter.data == single.parameters[0].data).all()
+    assert [set(state) for state in updater.states] == [{"history"}, {"m", "v"}]
+
+
+@pytest.mark.parametrize("until, since, moved", [(2, None, [2, 3, 4]), (0, 3, [0, 1, 2])])
+def test_a_frozen_parameter_and_its_history_stay_as_they_are(
+    until: int, since: Any, moved: List[int]
+) -> None:
+    (parameter,) = parameters(1)
+    treatment = Treatment(RULES["sgd"](), H, freeze_until=until, freeze_from=since)
+    updater = Updater([parameter], H, treatment.rule, make_kernels("numpy", None),
+                      treatments=[treatment])  # fmt: skip
+    seen = []
+    for iteration in range(5):
+        data, history = parameter.data.copy(), updater.states[0]["history"].copy()
+        parameter.diff.fill(1)
+        updater.step(iteration)
+        same = (parameter.data == data).all() and (updater.states[0]["history"] == history).all()
+        if not same:
+            seen.append(iteration)
+    assert seen == moved
+
+
+class Returns(UpdateRule):
+    """A rule that returns what it was told to."""
+
+    def __init__(self, value: Callable[[Any], Any]) -> None:
+        self.value = value
+
+    def update(self, p: Any) -> Any:
+        return self.value(p)
+
+
+@pytest.mark.parametrize(
+    "value, complaint",
+    [
+        (lambda p: None, "update() returned NoneType, an array of float32 is wanted"),
+        (lambda p: p.gradient.astype(float), "returned an array of float64, float32 is wanted"),
+        (lambda p: p.gradient[:3], "returned shape (3,), (5,) is wanted"),
+        (
+            lambda p: p.gradient / np.float32(0),
+            "returned 5 values that are not finite, the first at index 0: inf from gradient",
+        ),
+    ],
+)
+def test_what_is_no_update_value_is_refused_by_name(
+    value: Callable[[Any], Any], complaint: str
+) -> None:
+    (parameter,) = parameters(1)
+    parameter.diff[...] = 2
+    updater = Updater([parameter], H, Returns(value), make_kernels("numpy", None))
+    with pytest.raises(UserError) as error:
+        updater.step(17)
+    assert str(error.value).startswith(
+        "rule test_treatments:Returns, parameter ip0/0, iteration 17"
+    )
+    assert complaint in str(error.value)
+
+
+class Recorder(Observer):
+    """Keeps all that it hears, at even iterations."""
+
+    def __init__(self) -> None:
+        self.heard: List[Any] = []
+        self.ended: List[int] = []
+
+    def due(self, iteration: int) -> bool:
+        return iteration % 2 == 0
+
+    def observe(self, iteration: int, rate: Any, parameter: Any, stage: Any, array: Any) -> None:
+        self.heard.append((iteration, rate, parameter.name, stage, array.copy()))
+
+    def end(self, iteration: int, rate: Any) -> None:
+        self.ended.append(iteration)
+
+
+def test_an_observer_hears_every_stage_of_every_parameter_in_order() -> None:
+    h = HyperParameters(base_lr=0.5, weight_decay=0.1, iter_size=2, clip_gradients=1)
+    both = parameters()
+    before, raw = [p.data.copy() for p in both], [p.diff.copy() for p in both]
+    recorder = Recorder()
+    updater = Updater(both, h, RULES["sgd"](), make_kernels("numpy", None), observers=[recorder])
+    updater.step(4)
+    stages = [(name, stage) for _, _, name, stage, _ in recorder.heard]
+    first = [(p.name, stage) for stage in (Stage.GRADIENT, Stage.CLIPPED) for p in both]
+    middle = [
+        (p.name, s) for p in both for s in (Stage.NORMALIZED, Stage.REGULARIZED, Stage.UPDATE)
+    ]
+    assert stages == first + middle + [(p.name, Stage.DATA) for p in both]
+    arrays = {(name, stage): array for _, _, name, stage, array in recorder.heard}
+    norm = np.sqrt(sum(float((g.astype(float) ** 2).sum()) for g in raw))
+    for parameter, gradient, data in zip(both, raw, before):
+        told = {stage: arrays[parameter.name, stage] for stage in Stage}
+        assert (told[Stage.GRADIENT] == gradient).all()
+        assert told[Stage.CLIPPED] == pytest.approx(gradient / norm, rel=1e-6)
+        assert (told[Stage.NORMALIZED] == told[Stage.CLIPPED] / 2).all()
+        assert told[Stage.REGULARIZED] == pytest.approx(told[Stage.NORMALIZED] + 0.1 * data)
+        assert (told[Stage.UPDATE] == np.float32(0.5) * told[Stage.REGULARIZED]).all()
+        assert (told[Stage.DATA] == data - told[Stage.UPDATE]).all()
+    assert updater.clipping and updater.clipping.l2norm_diff == pytest.approx(norm, rel=1e-6)
+    assert {iteration for iteration, *_ in recorder.heard} == {4} and recorder.ended == [4]
+
+
+def test_an_observer_that_is_not_due_hears_nothing() -> None:
+    recorder = Recorder()
+    updater = Updater(parameters(), H, RULES["sgd"](), make_kernels("numpy", None),
+                      observers=[recorder])  # fmt: skip
+    updater.step(3)
+    assert not recorder.heard and not recorder.ended
+
+
+@pytest.mark.parametrize(
+    "rule, fields, message",
+    [
+        ("adagrad", {"momentum": 0.9}, "momentum: found 0.9, AdaGrad cannot be used with momentum"),
+        ("rmsprop", {"momentum": 0.5}, "momentum: found 0.5, RMSProp cannot be used with momentum"),
+        ("rmsprop", {"rms_decay": 1}, "rms_decay: found 1.0, RMSProp needs 0 or more and less"),
+    ],
+)
+def test_a_rule_refuses_what_its_solver_aborts_on(rule: str, fields: Any, message: str) -> None:
+    h = HyperParameters(base_lr=0.1, **fields)
+    with pytest.raises(UserError, match=message):
+        Updater(parameters(), h, RULES[rule](), make_kernels("numpy", None))
