@@ -8,11 +8,11 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 TEMPLATES = "caffe_pysgd.prototxt_templates"
 
-test = ["pytest>=7", "hypothesis>=6", "pytest-timeout>=2"]
+fused = ["numba>=0.55"]
+test = ["pytest>=7", "hypothesis>=6", "pytest-timeout>=2", *fused]
 lint = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML"]
 docs = ["mkdocs>=1.5,<2"]
 plot = ["matplotlib>=3.5"]
-fused = ["numba>=0.55"]
 hdf5 = ["h5py>=2.10"]
 
 setup(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,9 @@ def _numbered(group: Any) -> List[np.ndarray]:
 
 def _read_message(path: Path, empty: Any, what: str) -> Any:
     try:
-        empty.ParseFromString(path.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # protobuf only warns of what follows a group's end
+            empty.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError, whose module differs between versions
         raise _not_a(path, what) from error
     return empty

@@ -50,7 +50,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mnist")
     here = root / "examples" / "mnist"
     here.mkdir(parents=True)
-    for file in (PROJECT / "examples" / "mnist").glob("*.prototxt"):
+    for file in (PROJECT / "examples" / "mnist").glob("*.*"):
         (here / file.name).write_bytes(file.read_bytes())
     sys.path.insert(0, str(PROJECT / "examples" / "mnist"))
     from create_mnist import create_mnist

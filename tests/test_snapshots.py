@@ -128,7 +128,9 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, format: str, part:
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])
 @pytest.mark.parametrize(
-    "content", [b"", b"\0" * 100, b"no protobuf at all\n", b"\x89HDF\r\n\x1a\n", bytes(range(256))]
+    "content",
+    [b"", b"\0" * 100, b"no protobuf at all\n", b"\x89HDF\r\n\x1a\n", bytes(range(256))],
+    ids=["nothing", "zeros", "text", "a head of HDF5", "all bytes"],
 )
 def test_a_file_that_is_something_else_is_refused(
     tmp_path: Path, content: bytes, read: Callable[[Path], Any]
