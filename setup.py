@@ -9,10 +9,10 @@ HERE = Path(__file__).parent
 TEMPLATES = "caffe_pysgd.prototxt_templates"
 
 fused = ["numba>=0.55"]
-test = ["pytest>=7", "hypothesis>=6", "pytest-timeout>=2", *fused]
+plot = ["matplotlib>=3.5"]
+test = ["pytest>=7", "hypothesis>=6", "pytest-timeout>=2", *fused, *plot]
 lint = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML"]
 docs = ["mkdocs>=1.5,<2"]
-plot = ["matplotlib>=3.5"]
 hdf5 = ["h5py>=2.10"]
 
 setup(

@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Iterator, Mapping
 
 from caffe_pysgd.errors import UserError
 
 
-def write_whole(contents: Mapping[Path, str]) -> None:
-    """Write files beside their places, and rename them once all are written.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside ``path`` to write to, and rename it into place once that went well.
 
-    Their folders are made if need be.
+    Its folder is made if need be.
+
+    Raises:
+        UserError: it cannot be written; what was there stays as it was.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; a file is to be written there")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.fchmod(handle, 0o666 & ~_umask())
+        os.close(handle)
+        try:
+            yield Path(name)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_whole(contents: Mapping[Path, str]) -> None:
+    """Write text files, and rename them into place once all are written.
 
     Raises:
         UserError: one of them cannot be written; the others stay as they were.
     """
-    written: Dict[Path, str] = {}
-    path = Path()
-    try:
+    with ExitStack() as stack:
         for path, content in contents.items():
-            if path.is_dir():
-                raise UserError(f"{path}: is a folder; a file is to be written there")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.fchmod(handle, 0o666 & ~_umask())
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(content)
-        for path in contents:
-            os.replace(written.pop(path), path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        for beside in written.values():
-            os.unlink(beside)
+            stack.enter_context(replacing(path)).write_text(content, encoding="utf-8")
 
 
 def _umask() -> int:

@@ -155,7 +155,7 @@ class Run:
 def resolve(
     source: Path,
     iterations: Optional[int] = None,
-    level: int = 0,
+    level: Optional[int] = 0,
     stages: Tuple[str, ...] = (),
 ) -> Run:
     """Read and check everything that a run needs, and let Caffe build its train net once.
@@ -163,7 +163,8 @@ def resolve(
     Args:
         source: a YAML or a solver file.
         iterations: replaces ``max_iter``.
-        level, stages: as given to ``caffe train``.
+        level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
+            which has no command line.
 
     Raises:
         UserError: anything that would stop the run later.

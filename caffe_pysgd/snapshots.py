@@ -6,14 +6,17 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import replacing
 
 Model = Dict[str, List[np.ndarray]]
+
+_HDF5 = ".h5"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def read_model(path: Path) -> Model:
         UserError: there is no such file, or it is not a model.
     """
     what = "model (.caffemodel)"
-    if _is_hdf5(path):
+    if is_hdf5(path):
         with _open_hdf5(path, what) as file:
             return {layer: _numbered(blobs) for layer, blobs in file["data"].items()}
     net = _read_message(path, pycaffe.messages().NetParameter(), what)
@@ -61,13 +64,15 @@ def read_solver_state(path: Path) -> SolverState:
         UserError: there is no such file, or it is not a solver state.
     """
     what = "solver state (.solverstate)"
-    if _is_hdf5(path):
+    if is_hdf5(path):
         with _open_hdf5(path, what) as file:
             learned_net = file["learned_net"][()]
+            if isinstance(learned_net, bytes):
+                learned_net = learned_net.split(b"\0")[0].decode()
             return SolverState(
                 int(file["iter"][()]),
                 int(file["current_step"][()]),
-                Path(learned_net.decode() if isinstance(learned_net, bytes) else learned_net),
+                Path(learned_net),
                 _numbered(file["history"]),
             )
     state = _read_message(path, pycaffe.messages().SolverState(), what)
@@ -81,7 +86,59 @@ def read_solver_state(path: Path) -> SolverState:
     )
 
 
-def _is_hdf5(path: Path) -> bool:
+def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[int, ...]]) -> None:
+    """Write a ``.solverstate``, or a ``.solverstate.h5``, as Caffe's solvers do.
+
+    Args:
+        path: its name; ``.h5`` at its end makes it HDF5.
+        state: what goes into it.
+        shapes: the shape of each history blob.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path.suffix == _HDF5:
+        with replacing(path) as beside, hdf5_file(beside, "w") as file:
+            file["iter"] = np.array([state.iteration], np.int32)
+            # C reads a string up to its terminator, which HDF5's own padding would leave out.
+            file["learned_net"] = np.bytes_(str(state.learned_net).encode() + b"\0.")
+            file["current_step"] = np.array([state.current_step], np.int32)
+            history = file.create_group("history")
+            for number, (values, shape) in enumerate(zip(state.history, shapes)):
+                history[str(number)] = values.reshape(shape)
+        return
+    message = pycaffe.messages().SolverState(
+        iter=state.iteration,
+        learned_net=str(state.learned_net),
+        current_step=state.current_step,
+    )
+    for values, shape in zip(state.history, shapes):
+        set_blob(message.history.add(), values, shape)
+    with replacing(path) as beside:
+        beside.write_bytes(message.SerializeToString())
+
+
+def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
+    """Fill a ``BlobProto``."""
+    blob.shape.dim.extend(shape)
+    blob.data.extend(values.tolist())
+
+
+def read_model_message(path: Path) -> Any:
+    """Return the ``NetParameter`` in a binary ``.caffemodel``.
+
+    Raises:
+        UserError: there is no such file, or it is not a model.
+    """
+    return _read_message(path, pycaffe.messages().NetParameter(), "model (.caffemodel)")
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a snapshot is HDF5, by what is in it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
@@ -92,14 +149,23 @@ def _is_hdf5(path: Path) -> bool:
 @contextmanager
 def _open_hdf5(path: Path, what: str) -> Iterator[Any]:
     try:
-        import h5py
-    except ImportError as error:
-        raise UserError(f"{path}: is HDF5; reading it takes h5py (pip install h5py)") from error
-    try:
-        with h5py.File(path, "r") as file:
+        with hdf5_file(path, "r") as file:
             yield file
     except (OSError, KeyError, ValueError) as error:
         raise _not_a(path, what) from error
+
+
+def hdf5_file(path: Path, mode: str) -> Any:
+    """Open an HDF5 file.
+
+    Raises:
+        UserError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path}: is HDF5; that takes h5py (pip install h5py)") from error
+    return h5py.File(path, mode)
 
 
 def _numbered(group: Any) -> List[np.ndarray]:

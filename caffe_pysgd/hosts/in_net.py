@@ -14,12 +14,20 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, List, Optional
 
 import numpy as np
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.updating import (
+    States,
+    announcement,
+    build_updater,
+    clear_diffs,
+    clipping_line,
+    fetch,
+)
 from caffe_pysgd.prototxt.in_net import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
@@ -28,17 +36,8 @@ from caffe_pysgd.prototxt.in_net import (
     pack_iteration,
     unpack_iteration,
 )
-from caffe_pysgd.update import (
-    NATIVE_RULES,
-    HyperParameters,
-    Observer,
-    Parameter,
-    Stage,
-    Treatment,
-    Updater,
-    find_rule,
-)
-from caffe_pysgd.update.kernels import Kernels, MissingSymbols, make_kernels
+from caffe_pysgd.update import Observer, Parameter, Stage, Updater
+from caffe_pysgd.update.kernels import MissingSymbols
 
 _caffe: Any = pycaffe.compiled()
 
@@ -104,41 +103,12 @@ class TakeOver:
 
     def start(self) -> None:
         """Begin to update: weights and state are loaded by now, if any are."""
-        settings = self.settings
         resumed = self._settle_state()
-        if settings.module_path and settings.module_path not in sys.path:
-            sys.path.insert(0, settings.module_path)
-        kernels = make_kernels(settings.kernels, pycaffe.library_path())
-        parameters = [
-            Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
-            for p, blob in zip(settings.parameters, self.blobs)
-        ]
-        h = HyperParameters(**settings.hyperparameters)
-        self.updater = Updater(
-            parameters,
-            h,
-            find_rule(settings.rule)(),
-            kernels,
-            states=self._states(),
-            observers=[self.figures],
-            treatments=self._treatments(),
-        )
+        self.updater = build_updater(self.settings, self.blobs, self._states(), [self.figures])
         self.next_iteration = self.iteration
         self.updater.resume(self.next_iteration, int(self.header[3]))
-        _caffe.log(self._announcement(kernels, resumed))
-
-    def _treatments(self) -> List[Treatment]:
-        common = self.settings.hyperparameters
-        rules = {p.rule: find_rule(p.rule)() for p in self.settings.parameters}
-        return [
-            Treatment(
-                rules[p.rule],
-                HyperParameters(**{**common, **p.hyperparameters}),
-                p.freeze_until,
-                p.freeze_from,
-            )
-            for p in self.settings.parameters
-        ]
+        state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
+        _caffe.log(announcement(self.settings, self.updater.kernels, state))
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
@@ -161,23 +131,11 @@ class TakeOver:
         """The hook layer's name."""
         return self.settings.hook_name
 
-    def _states(self) -> List[Dict[str, np.ndarray]]:
-        states: List[Dict[str, np.ndarray]] = [{} for _ in self.settings.parameters]
+    def _states(self) -> States:
+        states: States = [{} for _ in self.settings.parameters]
         for number, (index, slot) in enumerate(self.settings.state_layout()):
             states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
         return states
-
-    def _announcement(self, kernels: Kernels, resumed: bool) -> str:
-        values = sum(blob.count for blob in self.blobs)
-        rules = {p.rule for p in self.settings.parameters}
-        native = rules <= {rule.name for rule in NATIVE_RULES.values()}
-        bits = " (the native solver's bits)" if kernels.exact and native else ""
-        state = f"resumed at iteration {self.iteration}" if resumed else "fresh"
-        return (
-            f"caffe-pysgd: Python owns the update: rule {self.settings.rule}, "
-            f"{len(self.blobs)} parameters, {values} values, kernels {kernels.name}{bits}, "
-            f"state {state}"
-        )
 
     @property
     def iteration(self) -> int:
@@ -191,14 +149,12 @@ class TakeOver:
         header, iteration = self.header, self.iteration
         if iteration != self.next_iteration:  # a Python program restored the solver
             updater.resume(iteration, int(header[3]))
-        # Asking a blob for its arrays is what brings them back from a GPU.
-        for parameter, blob in zip(updater.parameters, self.blobs):
-            parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
+        fetch(updater, self.blobs)
         self.rate = updater.step(iteration)
-        for parameter in updater.parameters:
-            parameter.diff.fill(0)
-        if updater.clipping:
-            _log_clipping(updater)
+        clear_diffs(updater)
+        clipped = clipping_line(updater)
+        if clipped:
+            _caffe.log(clipped)
         self.next_iteration = iteration + 1
         header[:] = (1, *pack_iteration(self.next_iteration), updater.current_step)
 
@@ -335,13 +291,3 @@ def _resume_wanted(setting: str) -> Optional[bool]:
         return None
     flags = Path("/proc/self/cmdline").read_bytes().split(b"\0")
     return any(flag.lstrip(b"-").split(b"=")[0] == b"snapshot" for flag in flags[1:])
-
-
-def _log_clipping(updater: Updater) -> None:
-    """Say what Caffe's ``ClipGradients`` says."""
-    clipping = updater.clipping
-    assert clipping is not None
-    _caffe.log(
-        f"Gradient clipping: scaling down gradients (L2 norm {clipping.l2norm_diff:g} > "
-        f"{updater.h.clip_gradients:g}) by scale factor {clipping.scale_factor:g}"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Mapping, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
@@ -81,11 +81,12 @@ def read_train_net(path: Path, solver: Any) -> Tuple[str, Any]:
     return where, net
 
 
-def train_state(solver: Any, net: Any, level: int, stages: Tuple[str, ...]) -> Any:
+def train_state(solver: Any, net: Any, level: Optional[int], stages: Tuple[str, ...]) -> Any:
     """Return the ``NetState`` that ``caffe train --level --stage`` gives the train net.
 
     Caffe's order of precedence: the solver's defaults, the net's own ``state``, the solver's
-    ``train_state`` with the level and the stages of the command line.
+    ``train_state`` with the level and the stages of the command line. Without a level there is no
+    command line: a solver in Python has the state that its file says.
 
     Raises:
         UserError: the state's phase is not TRAIN.
@@ -94,8 +95,9 @@ def train_state(solver: Any, net: Any, level: int, stages: Tuple[str, ...]) -> A
     state = messages.NetState(phase=messages.TRAIN)
     state.MergeFrom(net.state)
     state.MergeFrom(solver.train_state)
-    state.level = level
-    state.stage.extend(stages or ("",))
+    if level is not None:
+        state.level = level
+        state.stage.extend(stages or ("",))
     if state.phase != messages.TRAIN:
         raise UserError("train_state: phase: found TEST; a net that is trained has phase TRAIN")
     return state

@@ -1,0 +1,110 @@
+"""From settings and a net's blobs to an updater: what the three hosts have in common."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.prototxt.in_net import InNetSettings
+from caffe_pysgd.update import (
+    NATIVE_RULES,
+    HyperParameters,
+    Observer,
+    Parameter,
+    Treatment,
+    Updater,
+    find_rule,
+)
+from caffe_pysgd.update.kernels import Kernels, make_kernels
+
+States = List[Dict[str, np.ndarray]]
+
+
+def build_updater(
+    settings: InNetSettings,
+    blobs: Sequence[Any],
+    states: Optional[States] = None,
+    observers: Sequence[Observer] = (),
+) -> Updater:
+    """Return an updater of the parameters in a net's blobs.
+
+    Args:
+        settings: what is to be done.
+        blobs: the learnable parameters' blobs, in Caffe's order.
+        states: the state slots, where the host keeps them; fresh ones if not given.
+        observers: hear of every stage.
+
+    Raises:
+        UserError: a rule of the user's own is not there, or refuses its hyper-parameters.
+        MissingSymbols: the kernels that were asked for are not there.
+    """
+    if settings.module_path and settings.module_path not in sys.path:
+        sys.path.insert(0, settings.module_path)
+    parameters = [
+        Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
+        for p, blob in zip(settings.parameters, blobs)
+    ]
+    return Updater(
+        parameters,
+        HyperParameters(**settings.hyperparameters),
+        find_rule(settings.rule)(),
+        make_kernels(settings.kernels, pycaffe.library_path()),
+        states=states,
+        observers=observers,
+        treatments=_treatments(settings),
+    )
+
+
+def _treatments(settings: InNetSettings) -> List[Treatment]:
+    rules = {p.rule: find_rule(p.rule)() for p in settings.parameters}
+    return [
+        Treatment(
+            rules[p.rule],
+            HyperParameters(**{**settings.hyperparameters, **p.hyperparameters}),
+            p.freeze_until,
+            p.freeze_from,
+        )
+        for p in settings.parameters
+    ]
+
+
+def fetch(updater: Updater, blobs: Sequence[Any]) -> None:
+    """Let the updater's parameters be the blobs' memory of now.
+
+    Asking a blob for its arrays is what brings them back from a GPU.
+    """
+    for parameter, blob in zip(updater.parameters, blobs):
+        parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
+
+
+def clear_diffs(updater: Updater) -> None:
+    """Leave nothing for a native update to do."""
+    for parameter in updater.parameters:
+        parameter.diff.fill(0)
+
+
+def announcement(settings: InNetSettings, kernels: Kernels, state: str) -> str:
+    """Return the line in Caffe's log that says what was taken over."""
+    rules = {p.rule for p in settings.parameters}
+    native = rules <= {rule.name for rule in NATIVE_RULES.values()}
+    bits = " (the native solver's bits)" if kernels.exact and native else ""
+    values = sum(p.count for p in settings.parameters)
+    return (
+        f"caffe-pysgd: Python owns the update: rule {settings.rule}, "
+        f"{len(settings.parameters)} parameters, {values} values, kernels {kernels.name}{bits}, "
+        f"state {state}"
+    )
+
+
+def clipping_line(updater: Updater) -> Optional[str]:
+    """Return what Caffe's ``ClipGradients`` logs, if the last update clipped."""
+    clipping = updater.clipping
+    if clipping is None:
+        return None
+    return (
+        f"Gradient clipping: scaling down gradients (L2 norm {clipping.l2norm_diff:g} > "
+        f"{updater.h.clip_gradients:g}) by scale factor {clipping.scale_factor:g}"
+    )
