@@ -5,21 +5,54 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from caffe_pysgd import pycaffe
+
 if TYPE_CHECKING:
+    from caffe_pysgd.errors import UserError
+    from caffe_pysgd.hosts.hook import take_over
+    from caffe_pysgd.hosts.solver import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        get_solver,
+    )
     from caffe_pysgd.update import ParameterStep, UpdateRule
 
 __version__ = "0.1.0"
 
-# Imported when first asked for: the command line must start where NumPy is broken, to say so.
-_EXPORTS = {
+__all__ = [
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "ParameterStep",
+    "RMSPropSolver",
+    "SGDSolver",
+    "UpdateRule",
+    "UserError",
+    "__version__",
+    "get_solver",
+    "take_over",
+]
+
+# Imported when first asked for: the command line must start where NumPy or Caffe is broken, to say
+# so, and a rule needs no Caffe.
+_MODULES = {
     "ParameterStep": "caffe_pysgd.update",
     "UpdateRule": "caffe_pysgd.update",
+    "UserError": "caffe_pysgd.errors",
+    "take_over": "caffe_pysgd.hosts.hook",
 }
-
-__all__ = ["ParameterStep", "UpdateRule", "__version__"]
+_SOLVERS = "caffe_pysgd.hosts.solver"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in __all__:
         raise AttributeError(f"module 'caffe_pysgd' has no attribute '{name}'")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    module = _MODULES.get(name, _SOLVERS)
+    if module.startswith("caffe_pysgd.hosts"):
+        pycaffe.whole()  # whoever drives Caffe from Python wants net.params, net.blobs, ...
+    return getattr(importlib.import_module(module), name)

@@ -72,6 +72,18 @@ def compiled() -> Any:
     return _import("_caffe")
 
 
+def whole() -> Any:
+    """Return the whole package ``caffe``, with what its Python half adds to nets.
+
+    Raises:
+        UserError: there is no importable Caffe.
+    """
+    compiled()
+    package = importlib.import_module("caffe")
+    package.Net  # noqa: B018 - the first name that is asked for runs caffe/__init__.py
+    return package
+
+
 def messages() -> Any:
     """Return ``caffe_pb2``: ``SolverParameter``, ``NetParameter`` and the others of caffe.proto.
 

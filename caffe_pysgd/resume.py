@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Sequence
+
+import numpy as np
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_PREFIX
+from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, plain_rule_name
 from caffe_pysgd.run import Run
-from caffe_pysgd.snapshots import Model, read_model, read_solver_state
+from caffe_pysgd.snapshots import Model, SolverState, read_model, read_solver_state
 
 
 def check_snapshot(path: Path, run: Run) -> Path:
@@ -40,6 +43,71 @@ def check_snapshot(path: Path, run: Run) -> Path:
     return state.learned_net
 
 
+def check_native_snapshot(path: Path, run: Run) -> SolverState:
+    """Check that a solver in Python can resume from a ``.solverstate``; return what it holds.
+
+    Caffe itself accepts the state of another solver type and trains on from it (BVLC/caffe issue
+    5581). A state that caffe-pysgd wrote says whose it is; of one that Caffe wrote, the number of
+    history blobs, their sizes and their signs tell.
+
+    Raises:
+        UserError: it is no solver state, its model is missing or of another net, or its history is
+            another rule's.
+    """
+    state = read_solver_state(path)
+    if not state.learned_net.exists():
+        raise UserError(
+            f"{path}: its model {state.learned_net} is not there (it is looked for relative to "
+            f"the working directory, {Path.cwd()})"
+        )
+    _check_weights_fit(state.learned_net, read_model(state.learned_net), run)
+    settings = run.settings()
+    if state.rule and (state.rule != run.rule or state.names != tuple(settings.state_names())):
+        raise UserError(
+            f"{path}: holds the state of rule '{state.rule}' ({_listed(state.names)}), this run "
+            f"has rule '{run.rule}' ({_listed(settings.state_names())})"
+        )
+    if any(name.startswith("pysgd_") for name in read_model(state.learned_net)):
+        raise UserError(
+            f"{path}: was taken by an in-net run; 'caffe-pysgd convert' makes a stock snapshot "
+            "of it"
+        )
+    sizes = [settings.parameters[index].count for index, _ in settings.state_layout()]
+    if [blob.size for blob in state.history] != sizes:
+        raise UserError(
+            f"{path}: holds {len(state.history)} history blobs, rule '{run.rule}' on this net "
+            f"keeps {len(sizes)}, and their sizes must match: it was taken with another solver type"
+        )
+    _check_signs(path, state, run.rule)
+    return state
+
+
+# Means of squares are never negative; a history of gradients always has both signs.
+_SQUARES = {
+    "sgd": (False,), "nesterov": (False,), "adagrad": (True,), "rmsprop": (True,),
+    "adadelta": (True, True), "adam": (False, True),
+}  # fmt: skip
+
+
+def _check_signs(path: Path, state: SolverState, rule: str) -> None:
+    if state.rule or rule not in _SQUARES or not state.history:
+        return
+    count = len(state.history) // len(_SQUARES[rule])
+    for number, squares in enumerate(_SQUARES[rule]):
+        values = np.concatenate(state.history[number * count : (number + 1) * count])
+        moved = values[values != 0]
+        if moved.size >= 30 and bool((moved > 0).all()) != squares:
+            what = "squares, which are never negative" if squares else "both signs"
+            raise UserError(
+                f"{path}: was taken with another solver type: the history of '{rule}' has {what}"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ..." if len(names) > 3 else shown or "nothing"
+
+
 def check_weights(path: Path) -> Path:
     """Check that there is a model in the file; return its path.
 
@@ -51,13 +119,16 @@ def check_weights(path: Path) -> Path:
 
 
 def _why_no_state(model: Model, rule: str) -> str:
-    held = [layer[len(HOOK_PREFIX) :] for layer in model if layer.startswith(HOOK_PREFIX)]
-    held = [name.rsplit("_", 1)[0] for name in held if name not in ("parameters", "seal")]
-    if not held:
+    held = [HOOK_NAME.match(layer) for layer in model]
+    rules = [match["rule"] for match in held if match]
+    if not rules:
         return "was taken by the native solver and holds no state of the in-net update"
-    if held[0] != rule:
-        return f"holds the state of rule '{held[0]}', this run has rule '{rule}'"
-    return f"holds the state of rule '{rule}' for a net with other parameters"
+    if rules[0] != plain_rule_name(rule):
+        return f"holds the state of rule '{rules[0]}', this run has rule '{rule}'"
+    return (
+        f"holds the state of rule '{rules[0]}' for other parameters, or with other slots or rules "
+        "for some of them"
+    )
 
 
 def _check_weights_fit(path: Path, model: Model, run: Run) -> None:

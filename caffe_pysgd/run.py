@@ -79,6 +79,10 @@ class Run:
         self, parameter: LearnableParameter, group: ParameterGroup
     ) -> ParameterSettings:
         rule = group.rule or self.rule
+        native = any(rule == known.name for known in NATIVE_RULES.values())
+        # BatchNorm's statistics are no weights; Caffe's own solvers leave them as they are, but
+        # keep a history of them, which is part of the bits.
+        kept = parameter.statistic and not native
         return ParameterSettings(
             parameter.name,
             parameter.shape,
@@ -88,7 +92,7 @@ class Run:
             find_rule(rule).slots,
             group.hyperparameters(),
             group.freeze_until or 0,
-            group.freeze_from,
+            0 if kept else group.freeze_from,
         )
 
     def _has_own_modules(self) -> bool:
@@ -103,15 +107,17 @@ class Run:
             return f"rule '{self.rule}'"
         if self.h.lr_policy not in lr_policies.POLICIES:
             return f"lr_policy '{self.h.lr_policy}'"
-        given = self.update.hyperparameters()
-        for name in HyperParameters.beyond_caffe():
-            if name in given:
-                return name
+        if self.h.unknown_to_caffe():
+            return self.h.unknown_to_caffe()
         for number, group in enumerate(self.update.params):
             own = group.model_dump(exclude_none=True, exclude={"match", "lr_mult", "decay_mult"})
             if own:
                 return f"{next(iter(own))} for params[{number}] ('{group.match}')"
         return ""
+
+    def caffe_knows_the_rate(self) -> bool:
+        """Return whether Caffe can compute the rate, and show it in its log."""
+        return self.h.lr_policy in lr_policies.POLICIES and self.h.warmup_iter == 0
 
     def refuse_beyond_caffe(self) -> None:
         """Check that there is a stock run to compare with.
@@ -126,7 +132,7 @@ class Run:
             )
 
     def write_stock(self, directory: Path) -> Path:
-        """Write the run for the native solver into a folder; return the solver file."""
+        """Write the run, resolved, for the native solver into a folder; return the solver file."""
         solver = type(self.solver)()
         solver.CopyFrom(self.solver)
         injection.replace_train_net(solver, directory / "net.prototxt")
@@ -136,8 +142,8 @@ class Run:
         """Write the run with Python's update into a folder; return the solver file."""
         settings = self.settings(registered)
         net = injection.inject_net(self.net, self.state, self.parameters, settings)
-        knows_rate = self.h.lr_policy in lr_policies.POLICIES and self.h.warmup_iter == 0
-        solver = injection.neutral_solver(self.solver, directory / "net.prototxt", knows_rate)
+        net_path = directory / "net.prototxt"
+        solver = injection.neutral_solver(self.solver, net_path, self.caffe_knows_the_rate())
         return self._write(directory, solver, net)
 
     def _write(self, directory: Path, solver: Any, net: Any) -> Path:
@@ -177,7 +183,7 @@ def resolve(
         given["max_iter"] = iterations
     beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
     for name, value in given.items():
-        _override(solver, name, value)
+        set_field(solver, name, value)
     sys.path.insert(0, _module_path(source))
     rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
@@ -210,8 +216,9 @@ def _module_path(source: Path) -> str:
     return str(source.parent)
 
 
-def _override(solver: Any, name: str, value: Any) -> None:
-    if isinstance(value, list):
+def set_field(solver: Any, name: str, value: Any) -> None:
+    """Set a field of a ``SolverParameter``, a repeated one from a list or tuple."""
+    if isinstance(value, (list, tuple)):
         solver.ClearField(name)
         getattr(solver, name).extend(value)
     else:

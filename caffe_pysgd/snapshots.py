@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
+from google.protobuf.internal import encoder
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
@@ -28,12 +30,16 @@ class SolverState:
         current_step: the step of lr_policy ``step`` and ``multistep``.
         learned_net: the model file that belongs to it, as Caffe will look it up.
         history: one flat float32 array per history blob, in the solver's order.
+        rule, names: the update rule and what the history blobs are, if caffe-pysgd wrote it;
+            Caffe's own files do not say, and Caffe skips over them.
     """
 
     iteration: int
     current_step: int
     learned_net: Path
     history: List[np.ndarray]
+    rule: str = ""
+    names: Tuple[str, ...] = ()
 
 
 def read_model(path: Path) -> Model:
@@ -74,6 +80,7 @@ def read_solver_state(path: Path) -> SolverState:
                 int(file["current_step"][()]),
                 Path(learned_net),
                 _numbered(file["history"]),
+                *_read_note(file.attrs.get(_NOTE, "")),
             )
     state = _read_message(path, pycaffe.messages().SolverState(), what)
     if not state.HasField("iter"):
@@ -83,6 +90,7 @@ def read_solver_state(path: Path) -> SolverState:
         state.current_step,
         Path(state.learned_net),
         [_values(blob) for blob in state.history],
+        *_read_note(_noted(state)),
     )
 
 
@@ -106,6 +114,7 @@ def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[in
             history = file.create_group("history")
             for number, (values, shape) in enumerate(zip(state.history, shapes)):
                 history[str(number)] = values.reshape(shape)
+            file.attrs[_NOTE] = _note(state)
         return
     message = pycaffe.messages().SolverState(
         iter=state.iteration,
@@ -115,13 +124,61 @@ def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[in
     for values, shape in zip(state.history, shapes):
         set_blob(message.history.add(), values, shape)
     with replacing(path) as beside:
-        beside.write_bytes(message.SerializeToString())
+        beside.write_bytes(message.SerializeToString() + _note_field(_note(state)))
+
+
+# What the history is goes into a field that SolverState does not have (an attribute in HDF5): a
+# parser that does not know it, such as Caffe's, skips it.
+_NOTE = "caffe-pysgd"
+_NOTE_FIELD = 2000
+
+
+def _note_field(note: str) -> bytes:
+    """Return the note as a length-delimited protobuf field."""
+    content = note.encode()
+    return bytes(encoder.TagBytes(_NOTE_FIELD, 2) + encoder._VarintBytes(len(content)) + content)
+
+
+def _noted(state: Any) -> str:
+    for field in state.UnknownFields():
+        if field.field_number == _NOTE_FIELD:
+            note: str = field.data.decode()
+            return note
+    return ""
+
+
+def _note(state: SolverState) -> str:
+    return json.dumps({"rule": state.rule, "names": state.names})
+
+
+def _read_note(note: str) -> Tuple[str, Tuple[str, ...]]:
+    if not note:
+        return "", ()
+    fields = json.loads(note)
+    return fields["rule"], tuple(fields["names"])
 
 
 def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
     """Fill a ``BlobProto``."""
     blob.shape.dim.extend(shape)
     blob.data.extend(values.tolist())
+
+
+def add_diffs(path: Path, net: Any) -> None:
+    """Add to a model what ``snapshot_diff`` adds: the diff of every blob of a pycaffe net."""
+    layers = list(zip(net._layer_names, net.layers))
+    if is_hdf5(path):
+        with hdf5_file(path, "a") as file:
+            for name, layer in layers:
+                group = file.create_group(f"diff/{name}")
+                for number, blob in enumerate(layer.blobs):
+                    group[str(number)] = np.array(blob.diff)
+        return
+    model = read_model_message(path)
+    for message, (_, layer) in zip(model.layer, layers):
+        for proto, blob in zip(message.blobs, layer.blobs):
+            proto.diff.extend(np.ravel(blob.diff).tolist())
+    path.write_bytes(model.SerializeToString())
 
 
 def read_model_message(path: Path) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
@@ -82,6 +83,45 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
     return Outcome(_weights(run, model), history, last_scores(log), log)
 
 
+def train_hook(run: Run, directory: Path, flags: Sequence[str], progress: Progress) -> Outcome:
+    """Train with the update in Python, hung on a pycaffe solver.
+
+    Raises:
+        UserError: Caffe failed; its own reason is given.
+    """
+    program = "import sys, caffe_pysgd; caffe_pysgd.take_over(sys.argv[1]).solve()"
+    return _train_in_python(run, directory, [sys.executable, "-c", program], progress)
+
+
+def train_solver(run: Run, directory: Path, flags: Sequence[str], progress: Progress) -> Outcome:
+    """Train with the drop-in solver.
+
+    Raises:
+        UserError: Caffe failed; its own reason is given.
+    """
+    program = "import sys, caffe_pysgd; caffe_pysgd.get_solver(sys.argv[1]).solve()"
+    return _train_in_python(run, directory, [sys.executable, "-c", program], progress)
+
+
+HOSTS = {"in-net": train_in_net, "hook": train_hook, "solver": train_solver}
+
+
+def _train_in_python(
+    run: Run, directory: Path, program: Sequence[str], progress: Progress
+) -> Outcome:
+    run.solver.snapshot_prefix = str(directory / "snapshot")
+    stated = replace(run, solver=type(run.solver)())
+    stated.solver.CopyFrom(run.solver)
+    stated.solver.train_state.CopyFrom(run.state)
+    stated.write_stock(directory)
+    source = directory / "run.yaml"
+    source.write_text(f"solver: solver.prototxt\nupdate: {{kernels: {run.update.kernels}}}\n")
+    log = _run([*program, str(source)], directory / "caffe.log", progress)
+    state = _final_state(run, directory)
+    weights = _weights(run, read_model(state.learned_net))
+    return Outcome(weights, state.history, last_scores(log), log)
+
+
 def last_scores(log: str) -> Dict[str, float]:
     """Return what the last test in a Caffe log said, by iteration, test net and output."""
     scores: Dict[str, float] = {}
@@ -134,8 +174,11 @@ def _final_state(run: Run, directory: Path) -> Any:
 
 def _train(solver: Path, flags: Sequence[str], progress: Progress) -> str:
     """Run `caffe train`; return its log, which is also kept beside the solver file."""
-    log_path = solver.parent / "caffe.log"
     command = [str(pycaffe.binary()), "train", f"--solver={solver}", *flags]
+    return _run(command, solver.parent / "caffe.log", progress)
+
+
+def _run(command: Sequence[str], log_path: Path, progress: Progress) -> str:
     environment = {**pycaffe.binary_environment(), "GLOG_logtostderr": "1"}
     environment.pop("GLOG_minloglevel", None)
     with open(log_path, "wb") as log:
@@ -156,5 +199,5 @@ def _train(solver: Path, flags: Sequence[str], progress: Progress) -> str:
             process.wait()
     text = log_path.read_text(errors="replace")
     if process.returncode != 0:
-        raise UserError(f"caffe train failed: {pycaffe.last_words(text)}")
+        raise UserError(f"training failed: {pycaffe.last_words(text)}")
     return text

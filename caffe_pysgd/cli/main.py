@@ -11,7 +11,7 @@ import click
 from caffe_pysgd import __version__
 from caffe_pysgd.errors import UserError
 
-_COMMANDS = ("doctor", "inject", "train", "verify")
+_COMMANDS = ("doctor", "inject", "train", "solve", "verify", "convert")
 
 
 class _Commands(click.Group):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import click
 
@@ -24,6 +25,21 @@ run_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Where solver.prototxt and net.prototxt are written.",
 )
+
+
+def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--snapshot`` and ``--weights``, of which one may be given."""
+
+    @functools.wraps(command)
+    def checked(snapshot: Optional[str], weights: Optional[str], **others: Any) -> Any:
+        if snapshot and weights:
+            raise UserError("give --snapshot to resume or --weights to fine-tune, not both")
+        return command(snapshot=snapshot, weights=weights, **others)
+
+    checked = click.option(
+        "--weights", metavar="W", help="Start from these .caffemodel weights (W,W,...)."
+    )(checked)
+    return click.option("--snapshot", metavar="S", help="Resume from this .solverstate.")(checked)
 
 
 def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from caffe_pysgd.cli.options import (
     run_dir_option,
     source_argument,
     stages_of,
+    start_options,
 )
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.resume import check_snapshot, check_weights
@@ -30,8 +31,7 @@ _OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "
 @source_argument
 @run_dir_option
 @iterations_option
-@click.option("--snapshot", metavar="S", help="Resume from this .solverstate.")
-@click.option("--weights", metavar="W", help="Start from these .caffemodel weights (W,W,...).")
+@start_options
 @net_state_options
 @click.argument("arguments", nargs=-1, metavar="[-- ARGS]")
 def train(
@@ -50,8 +50,6 @@ def train(
     by `caffe train`: log, signals and exit code are Caffe's own. ARGS go to Caffe as they are, for
     instance `-- --gpu=0 --sigint_effect=snapshot`.
     """
-    if snapshot and weights:
-        raise UserError("give --snapshot to resume or --weights to fine-tune, not both")
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage))

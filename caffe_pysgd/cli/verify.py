@@ -24,11 +24,11 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_whole
 from caffe_pysgd.run import resolve
 from caffe_pysgd.verification import (
+    HOSTS,
     Outcome,
     compare_history,
     compare_weights,
     prepare,
-    train_in_net,
     train_stock,
 )
 
@@ -36,7 +36,7 @@ from caffe_pysgd.verification import (
 @click.command()
 @source_argument
 @iterations_option
-@click.option("--host", type=click.Choice(["in-net"]), default="in-net", show_default=True,
+@click.option("--host", type=click.Choice(list(HOSTS)), default="in-net", show_default=True,
               help="Where Python's update runs.")  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
               help="Also write the comparison, parameter by parameter, as JSON.")  # fmt: skip
@@ -62,8 +62,8 @@ def verify(
     flags = net_state_flags(level, stage)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         outcomes = []
-        for name, train in (("stock", train_stock), (host, train_in_net)):
-            bar = TrainingBar(bars, f"caffe train, {name}", run.solver.max_iter)
+        for name, train in (("stock", train_stock), (host, HOSTS[host])):
+            bar = TrainingBar(bars, f"training, {name}", run.solver.max_iter)
             outcomes.append(train(run, Path(folder, name), flags, bar.reach))
             bar.finish()
     weights = compare_weights(run, *outcomes)

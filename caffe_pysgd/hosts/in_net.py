@@ -33,8 +33,9 @@ from caffe_pysgd.prototxt.in_net import (
     HEADER_BLOB,
     HEADER_SIZE,
     InNetSettings,
-    pack_iteration,
-    unpack_iteration,
+    is_live,
+    pack_header,
+    unpack_header,
 )
 from caffe_pysgd.update import Observer, Parameter, Stage, Updater
 from caffe_pysgd.update.kernels import MissingSymbols
@@ -97,7 +98,7 @@ class TakeOver:
 
     @property
     def header(self) -> np.ndarray:
-        """[1 once state was written, iteration (two numbers), current_step]."""
+        """The state's header: whether there is any, iteration and current_step."""
         header: np.ndarray = self.hook.blobs[HEADER_BLOB].data
         return header
 
@@ -105,14 +106,14 @@ class TakeOver:
         """Begin to update: weights and state are loaded by now, if any are."""
         resumed = self._settle_state()
         self.updater = build_updater(self.settings, self.blobs, self._states(), [self.figures])
-        self.next_iteration = self.iteration
-        self.updater.resume(self.next_iteration, int(self.header[3]))
+        self.next_iteration, current_step = unpack_header(self.header)
+        self.updater.resume(self.next_iteration, current_step)
         state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
-        _caffe.log(announcement(self.settings, self.updater.kernels, state))
+        _caffe.log(announcement(self.settings, self.updater, state))
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
-        loaded = self.header[0] == 1
+        loaded = is_live(self.header)
         wanted = self.resume_wanted
         if wanted and not loaded:
             raise UserError(
@@ -137,18 +138,14 @@ class TakeOver:
             states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
         return states
 
-    @property
-    def iteration(self) -> int:
-        """The iteration whose update comes next, as the header says."""
-        return unpack_iteration(self.header[1], self.header[2])
-
     def update(self) -> None:
         """Apply one update, and leave nothing for the native one to do."""
         updater = self.updater
         assert updater is not None
-        header, iteration = self.header, self.iteration
+        header = self.header
+        iteration, current_step = unpack_header(header)
         if iteration != self.next_iteration:  # a Python program restored the solver
-            updater.resume(iteration, int(header[3]))
+            updater.resume(iteration, current_step)
         fetch(updater, self.blobs)
         self.rate = updater.step(iteration)
         clear_diffs(updater)
@@ -156,7 +153,7 @@ class TakeOver:
         if clipped:
             _caffe.log(clipped)
         self.next_iteration = iteration + 1
-        header[:] = (1, *pack_iteration(self.next_iteration), updater.current_step)
+        header[:] = pack_header(self.next_iteration, updater.current_step)
 
 
 class UpdateFigures(Observer):

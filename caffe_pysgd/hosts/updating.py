@@ -18,7 +18,7 @@ from caffe_pysgd.update import (
     Updater,
     find_rule,
 )
-from caffe_pysgd.update.kernels import Kernels, make_kernels
+from caffe_pysgd.update.kernels import make_kernels
 
 States = List[Dict[str, np.ndarray]]
 
@@ -86,16 +86,24 @@ def clear_diffs(updater: Updater) -> None:
         parameter.diff.fill(0)
 
 
-def announcement(settings: InNetSettings, kernels: Kernels, state: str) -> str:
+def announcement(settings: InNetSettings, updater: Updater, state: str) -> str:
     """Return the line in Caffe's log that says what was taken over."""
-    rules = {p.rule for p in settings.parameters}
-    native = rules <= {rule.name for rule in NATIVE_RULES.values()}
-    bits = " (the native solver's bits)" if kernels.exact and native else ""
-    values = sum(p.count for p in settings.parameters)
+    rules = list(dict.fromkeys(p.rule for p in settings.parameters))
+    kernels, values = updater.kernels, sum(p.count for p in settings.parameters)
+    bits = " (the native solver's bits)" if kernels.exact and _caffes_own(rules, updater) else ""
     return (
-        f"caffe-pysgd: Python owns the update: rule {settings.rule}, "
+        f"caffe-pysgd: Python owns the update: rule {', '.join(rules)}, "
         f"{len(settings.parameters)} parameters, {values} values, kernels {kernels.name}{bits}, "
         f"state {state}"
+    )
+
+
+def _caffes_own(rules: Sequence[str], updater: Updater) -> bool:
+    native = {rule.name for rule in NATIVE_RULES.values()}
+    return (
+        native.issuperset(rules)
+        and updater.schedule.known_to_caffe()
+        and not any(treatment.h.unknown_to_caffe() for treatment in updater.treatments)
     )
 
 

@@ -7,10 +7,12 @@ import math
 import re
 import zlib
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
 
 MODULE = "caffe_pysgd.hosts.in_net"
-HOOK_PREFIX = "pysgd_"
+HOOK_NAME = re.compile(r"pysgd_(?P<rule>.+)_[0-9a-f]{8}$")
 
 # The hook's blobs: one that makes Caffe call backward, the header, then slot by slot the state.
 HEADER_BLOB = 1
@@ -93,7 +95,7 @@ class InNetSettings:
         """
         described = [(p.name, p.shape, p.rule, p.slots) for p in self.parameters]
         fingerprint = zlib.crc32(json.dumps(described).encode())
-        return f"{HOOK_PREFIX}{re.sub('[^A-Za-z0-9]', '-', self.rule)}_{fingerprint:08x}"
+        return f"pysgd_{plain_rule_name(self.rule)}_{fingerprint:08x}"
 
     def state_layout(self) -> List[Tuple[int, str]]:
         """Return the state blobs in order, each as (index of the parameter, name of the slot).
@@ -113,11 +115,25 @@ class InNetSettings:
         return [f"{slot} of {self.parameters[index].name}" for index, slot in self.state_layout()]
 
 
-def pack_iteration(iteration: int) -> Sequence[int]:
-    """Return the iteration as two numbers that a float32 blob holds exactly."""
-    return divmod(iteration, 1 << 24)
+def plain_rule_name(rule: str) -> str:
+    """Return a rule's name as a layer's name holds it."""
+    return re.sub("[^A-Za-z0-9_]", "-", rule)
 
 
-def unpack_iteration(high: float, low: float) -> int:
-    """Return the iteration that :func:`pack_iteration` packed."""
-    return (int(high) << 24) + int(low)
+def pack_header(iteration: int, current_step: int) -> np.ndarray:
+    """Return the header blob of a state: [1, iteration in two numbers, current_step].
+
+    The iteration takes two numbers because a float32 holds whole numbers up to 2^24 exactly.
+    """
+    high, low = divmod(iteration, 1 << 24)
+    return np.array([1, high, low, current_step], np.float32)
+
+
+def unpack_header(header: np.ndarray) -> Tuple[int, int]:
+    """Return iteration and current_step of a header blob."""
+    return (int(header[1]) << 24) + int(header[2]), int(header[3])
+
+
+def is_live(header: np.ndarray) -> bool:
+    """Return whether a header blob was ever written."""
+    return bool(header[0] == 1)

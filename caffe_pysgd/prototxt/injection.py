@@ -14,6 +14,8 @@ from caffe_pysgd.prototxt.in_net import MODULE, InNetSettings
 from caffe_pysgd.prototxt.net import included_layers
 from caffe_pysgd.prototxt.parameters import LearnableParameter
 
+PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
+
 _TEMPLATES = ("hook.prototxt", "parameters.prototxt", "seal.prototxt")
 
 

@@ -75,6 +75,13 @@ class HyperParameters:
         names = [field.name for field in fields(cls)]
         return tuple(names[names.index("clip_type") :])
 
+    def unknown_to_caffe(self) -> str:
+        """Return the name of a setting here that no Caffe has, or an empty string."""
+        for field in fields(self):
+            if field.name in self.beyond_caffe() and getattr(self, field.name) != field.default:
+                return field.name
+        return ""
+
     def as_plain(self) -> Dict[str, object]:
         """Return the settings as plain Python values that read back to the same bits.
 

@@ -86,6 +86,9 @@ def refusal(h: HyperParameters) -> Optional[str]:
         return f"max_iter: found {h.max_iter}, lr_policy 'one_cycle' needs 2 or more"
     if h.lr_policy == "one_cycle" and not 0 < h.pct_start < 1:
         return f"pct_start: found {h.pct_start!s}, allowed is more than 0 and less than 1"
+    for name in ("div_factor", "final_div_factor"):
+        if h.lr_policy == "one_cycle" and not getattr(h, name) > 0:
+            return f"{name}: found {getattr(h, name)!s}, allowed is more than 0"
     if h.warmup_iter < 0:
         return f"warmup_iter: found {h.warmup_iter}, allowed is 0 or more"
     return None

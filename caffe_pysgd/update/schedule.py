@@ -44,6 +44,10 @@ class Schedule:
         rate = self._policy(self.h, iteration, self.current_step)
         return warmed_up(self.h, iteration, rate)
 
+    def known_to_caffe(self) -> bool:
+        """Return whether Caffe computes the same rate from its own fields."""
+        return self.h.lr_policy in lr_policies.POLICIES and self.h.warmup_iter == 0
+
     def catch_up(self, iteration: int) -> None:
         """Take the step that the iteration calls for, as if every one before had been evaluated."""
         self.current_step = sum(iteration >= value for value in self.h.stepvalue)
@@ -73,7 +77,12 @@ def _find_policy(name: str) -> Policy:
         raise UserError(f"lr_policy: {name} is not a function")
 
     def policy(h: HyperParameters, iteration: int, step: int) -> np.float32:
-        rate = function(h, iteration)
+        try:
+            rate = function(h, iteration)
+        except Exception as error:
+            raise UserError(
+                f"lr_policy {name}, iteration {iteration}: {type(error).__name__}: {error}"
+            ) from error
         if not np.isscalar(rate) or not np.isfinite(rate):
             raise UserError(
                 f"lr_policy {name}: returned {rate!r} at iteration {iteration}; a finite number "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Optional, Sequence
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -58,21 +59,43 @@ class Updater:
         treatments: Optional[Sequence[Treatment]] = None,
     ) -> None:
         self.parameters = list(parameters)
-        self.h = h
         self.kernels = kernels
         self.treatments = list(treatments or [Treatment(rule, h)] * len(self.parameters))
-        check(h, rule)
-        for treatment in set(self.treatments):
-            check(treatment.h, treatment.rule)
         self.states = list(states) if states is not None else self._fresh_states()
         self.observers: List[Observer] = list(observers)
         self.clipping: Optional[Clipping] = None
+        self._rule = rule
+        self._adopt(h)
+
+    def _adopt(self, h: HyperParameters) -> None:
+        check(h, self._rule)
+        for treatment in set(self.treatments):
+            check(treatment.h, treatment.rule)
+        self.h = h
         self.schedule = Schedule(h)
         schedules = {schedule_of(h): self.schedule}
         for treatment in self.treatments:
             schedules.setdefault(schedule_of(treatment.h), Schedule(treatment.h))
         self._schedules = list(schedules.values())
         self._schedule_of_each = [schedules[schedule_of(t.h)] for t in self.treatments]
+
+    def change(self, iteration: int, **hyperparameters: Any) -> None:
+        """Change hyper-parameters from this iteration on, for every parameter.
+
+        Raises:
+            UserError: a rule or a policy refuses them; nothing is changed.
+            ValueError: a value that is never allowed; nothing is changed.
+        """
+        before, step = (self.h, self.treatments), self.current_step
+        self.treatments = [replace(t, h=replace(t.h, **hyperparameters)) for t in self.treatments]
+        try:
+            self._adopt(replace(self.h, **hyperparameters))
+        except (UserError, ValueError):
+            self.treatments = before[1]
+            self._adopt(before[0])
+            raise
+        finally:
+            self.resume(iteration, step)
 
     def _fresh_states(self) -> List[ParameterState]:
         return [
@@ -90,6 +113,20 @@ class Updater:
         for schedule in self._schedules:
             schedule.catch_up(iteration)
         self.schedule.current_step = current_step
+
+    def compute(self, iteration: int) -> List[np.ndarray]:
+        """Return what ``step`` would subtract from each parameter's data, and change nothing."""
+        rehearsal = Updater(
+            [replace(p, data=p.data.copy(), diff=p.diff.copy()) for p in self.parameters],
+            self.h,
+            self._rule,
+            self.kernels,
+            states=[{slot: a.copy() for slot, a in state.items()} for state in self.states],
+            treatments=self.treatments,
+        )
+        rehearsal.resume(iteration, self.current_step)
+        rehearsal.step(iteration)
+        return [parameter.diff for parameter in rehearsal.parameters]
 
     def step(self, iteration: int) -> np.float32:
         """Turn the gradients in ``diff`` into new weights in ``data``; return the rate used.
@@ -151,7 +188,7 @@ class Updater:
             h=h,
             kernels=k,
         )
-        value = rule.update(step)
+        value = _call(rule, step)
         if value is not parameter.diff:
             _check_value(value, rule, step)
             k.copy(value, parameter.diff)
@@ -176,27 +213,59 @@ def check(h: HyperParameters, rule: UpdateRule) -> None:
         raise UserError(refusal)
 
 
+def _call(rule: UpdateRule, step: ParameterStep) -> object:
+    """Call a rule, and see to it that its state stays in the arrays that it was given.
+
+    Raises:
+        UserError: the rule failed; rule, parameter and iteration are named.
+    """
+    slots = dict(step.state)
+    try:
+        value = rule.update(step)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{_where(rule, step)}: {type(error).__name__}: {error}") from error
+    for slot, array in step.state.items():
+        if slot not in slots:
+            raise UserError(f"{_where(rule, step)}: state: '{slot}' is not among its slots")
+        if array is not slots[slot]:
+            _check_array(array, f"{_where(rule, step)}: state['{slot}'] became", step)
+            slots[slot][...] = array
+    step.state.update(slots)
+    return value
+
+
 def _check_value(value: object, rule: UpdateRule, step: ParameterStep) -> None:
     """Refuse an update value of the wrong type or shape, or one that is not finite.
 
     Raises:
         UserError: naming rule, parameter and iteration.
     """
-    who = rule.name or f"{type(rule).__module__}:{type(rule).__qualname__}"
-    where = f"rule {who}, parameter {step.name}, iteration {step.iteration}: update() returned"
-    if not isinstance(value, np.ndarray):
-        raise UserError(f"{where} {type(value).__name__}, an array of float32 is wanted")
-    if value.dtype != F:
-        raise UserError(f"{where} an array of {value.dtype}, float32 is wanted")
-    if value.shape != step.gradient.shape:
-        raise UserError(f"{where} shape {value.shape}, {step.gradient.shape} is wanted")
-    finite = np.isfinite(value)
+    returned = f"{_where(rule, step)}: update() returned"
+    array = _check_array(value, returned, step)
+    finite = np.isfinite(array)
     if not finite.all():
         index = int(np.flatnonzero(~finite)[0])
         raise UserError(
-            f"{where} {int((~finite).sum())} values that are not finite, the first at index "
-            f"{index}: {value[index]} from gradient {step.gradient[index]}"
+            f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
+            f"{index}: {array[index]} from gradient {step.gradient[index]}"
         )
+
+
+def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{what} {type(value).__name__}, an array of float32 is wanted")
+    if value.dtype != F:
+        raise UserError(f"{what} an array of {value.dtype}, float32 is wanted")
+    if value.shape != step.gradient.shape:
+        raise UserError(f"{what} shape {value.shape}, {step.gradient.shape} is wanted")
+    return value
+
+
+def _where(rule: UpdateRule, step: ParameterStep) -> str:
+    who = rule.name or f"{type(rule).__module__}:{type(rule).__qualname__}"
+    return f"rule {who}, parameter {step.name}, iteration {step.iteration}"
 
 
 def _teller(listeners: Sequence[Observer], iteration: int, rate: np.float32) -> Tell:

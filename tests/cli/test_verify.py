@@ -107,7 +107,7 @@ def test_when_caffe_fails_its_reason_is_given(cli: Any, workdir: Path) -> None:
     process = cli("verify", "solver.prototxt", "--iterations=2")
     assert process.returncode == 2
     said = process.stderr.splitlines()[-1]
-    assert said.startswith("caffe-pysgd: caffe train failed: Caffe says: Check failed: ")
+    assert said.startswith("caffe-pysgd: training failed: Caffe says: Check failed: ")
     assert "Unknown layer type: No" in said
     assert "Traceback" not in process.stderr
 
@@ -128,6 +128,6 @@ def test_a_failing_python_layer_is_told_as_far_as_caffe_tells(cli: Any, workdir:
     process = cli("verify", "solver.prototxt", "--iterations=2", PYTHONPATH=str(workdir / "m"))
     assert process.returncode == 2
     assert process.stderr.splitlines()[-1] == (
-        "caffe-pysgd: caffe train failed: Caffe says no more than: a Python layer raised an "
+        "caffe-pysgd: training failed: Caffe says no more than: a Python layer raised an "
         "exception, SIGABRT in caffe::PythonLayer<>::Forward_cpu()"
     )

@@ -130,6 +130,7 @@ def test_a_table_gives_the_rate_of_its_last_entry() -> None:
         ({"lr_policy": "cosine", "stepsize": 3, "period_mult": 0.5}, "period_mult: found 0.5"),
         ({"lr_policy": "one_cycle"}, "max_iter: found 0, lr_policy 'one_cycle' needs 2 or more"),
         ({"lr_policy": "one_cycle", "max_iter": 9, "pct_start": 1}, "pct_start: found 1.0"),
+        ({"lr_policy": "one_cycle", "max_iter": 9, "div_factor": 0}, "div_factor: found 0.0"),
         ({"lr_policy": "fixd"}, "lr_policy: found 'fixd', .*did you mean 'fixed'"),
     ],
 )

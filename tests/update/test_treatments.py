@@ -107,6 +107,44 @@ def test_what_is_no_update_value_is_refused_by_name(
     assert complaint in str(error.value)
 
 
+class Rebinds(UpdateRule):
+    """A rule that puts new arrays into its slots, which is easily done."""
+
+    slots = ("m",)
+
+    def __init__(self, slot: str = "m") -> None:
+        self.slot = slot
+
+    def update(self, p: Any) -> Any:
+        p.state[self.slot] = p.state["m"] + p.gradient
+        p.state["m"] *= np.float32(0.5)
+        return p.rate * p.state["m"]
+
+
+def test_state_stays_in_its_arrays_however_a_rule_writes_it() -> None:
+    """The arrays are the snapshot's; a rule that replaces them must not lose its state."""
+    (parameter,) = parameters(1)
+    h = HyperParameters(base_lr=0.1)
+    updater = Updater([parameter], h, Rebinds(), make_kernels("numpy", None))
+    kept, gradient = updater.states[0]["m"], parameter.diff.copy()
+    updater.step(0)
+    assert updater.states[0]["m"] is kept
+    assert (kept == gradient * np.float32(0.5)).all()
+
+
+def test_a_slot_that_was_not_declared_is_refused() -> None:
+    updater = Updater(parameters(1), H, Rebinds("n"), make_kernels("numpy", None))
+    with pytest.raises(UserError, match="iteration 0: state: 'n' is not among its slots"):
+        updater.step(0)
+
+
+def test_an_exception_in_a_rule_names_rule_parameter_and_iteration() -> None:
+    rule = Returns(lambda p: p.state["momentum"])
+    updater = Updater(parameters(1), H, rule, make_kernels("numpy", None))
+    with pytest.raises(UserError, match="Returns, parameter ip0/0, iteration 5: KeyError: 'mom"):
+        updater.step(5)
+
+
 class Recorder(Observer):
     """Keeps all that it hears, at even iterations."""
 

@@ -1,0 +1,129 @@
+"""``caffe-pysgd solve``: `caffe train`, the whole loop in Python."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Callable, List, Optional
+
+import click
+from rich.progress import Progress
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.cli.options import (
+    iterations_option,
+    net_state_options,
+    own_folder,
+    run_dir_option,
+    stages_of,
+    start_options,
+)
+from caffe_pysgd.cli.progress import solving_bar
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.solver import Action, Solver
+from caffe_pysgd.resume import check_weights
+from caffe_pysgd.run import Run, resolve
+
+_EFFECT = click.Choice([action.value for action in Action])
+
+
+@click.command()
+@click.argument("source", metavar="X", required=False, type=click.Path(path_type=Path))
+@click.option("--solver", metavar="X", type=click.Path(path_type=Path), help="The same as X.")
+@run_dir_option
+@iterations_option
+@start_options
+@click.option("--gpu", metavar="N", type=int, help="Run on this GPU.")
+@click.option("--sigint_effect", type=_EFFECT, default="stop", help="What SIGINT does.")
+@click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
+@net_state_options
+def solve(
+    source: Optional[Path],
+    solver: Optional[Path],
+    run_dir: Optional[Path],
+    iterations: Optional[int],
+    snapshot: Optional[str],
+    weights: Optional[str],
+    gpu: Optional[int],
+    sigint_effect: str,
+    sighup_effect: str,
+    level: int,
+    stage: str,
+) -> None:
+    """Train X as `caffe train` does, with the whole loop in Python.
+
+    The flags, the log and the snapshots are those of `caffe train`, and so are the bits. On a
+    terminal a progress bar takes the log's place; GLOG_logtostderr=1 brings it back.
+    """
+    source = source or solver
+    if source is None:
+        raise UserError("need a solver definition to train: give X, a solver.prototxt or a YAML")
+    run = resolve(source, iterations, level, stages_of(stage))
+    _load_weights(run, snapshot, weights)
+    if run_dir or run.configuration.run_dir:
+        run.write_stock(own_folder(run_dir or run.configuration.run_dir or Path()))
+    with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
+    caffe = pycaffe.compiled()
+    quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
+    caffe.init_log(2 if with_bar else quiet, True)
+    _choose_device(run, gpu, caffe)
+    python_solver = Solver(run)
+    python_solver.set_action_function(
+        _catch({signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)})
+    )
+    if snapshot:
+        caffe.log(f"Resuming from {snapshot}")
+        python_solver.restore(snapshot)
+    caffe.log("Starting Optimization")
+    if with_bar:
+        with solving_bar() as bar:
+            _follow(python_solver, bar)
+            python_solver.solve()
+    else:
+        python_solver.solve()
+    caffe.log("Optimization Done.")
+
+
+def _load_weights(run: Run, snapshot: Optional[str], weights: Optional[str]) -> None:
+    """Give the solver the weights of the command line, as `caffe train` does."""
+    if snapshot or weights:
+        run.solver.ClearField("weights")
+    for model in weights.split(",") if weights else ():
+        check_weights(Path(model.strip()))
+        run.solver.weights.append(model.strip())
+
+
+def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
+    asked = run.solver.HasField("solver_mode") and run.solver.solver_mode == type(run.solver).GPU
+    if gpu is None and not asked:
+        caffe.log("Use CPU.")
+        caffe.set_mode_cpu()
+        return
+    device = run.solver.device_id if gpu is None else gpu
+    caffe.log(f"Using GPUs {device}")
+    caffe.set_device(device)
+    caffe.set_mode_gpu()
+
+
+def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
+    """Catch signals; return a function that says, once for each, what was asked for."""
+    requests: List[Action] = []
+    for number, action in effects.items():
+        signal.signal(number, lambda *_, action=action: requests.append(action))
+    return lambda: requests.pop(0) if requests else Action.NONE
+
+
+def _follow(solver: Solver, bar: Progress) -> None:
+    task = bar.add_task("", total=solver.param.max_iter, loss="", rate="")
+
+    def show() -> None:
+        bar.update(
+            task,
+            completed=solver.iter,
+            loss=f"loss {solver.smoothed_loss:.4g}",
+            rate=f"lr {solver.lr:.4g}",
+        )
+
+    solver.add_callback(lambda: None, show)

@@ -1,0 +1,186 @@
+"""Snapshots from one host to the other: in-net to stock, and back.
+
+A stock snapshot is a ``.caffemodel`` and a ``.solverstate`` with the history. An in-net snapshot
+has the history in the hook layer's blobs, and a ``.solverstate`` whose own history is zeros: one
+blob for each learnable parameter of the injected net.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import replacing
+from caffe_pysgd.prototxt.in_net import (
+    FIRST_STATE_BLOB,
+    HEADER_BLOB,
+    HOOK_NAME,
+    InNetSettings,
+    pack_header,
+    unpack_header,
+)
+from caffe_pysgd.prototxt.injection import PLUGIN_LAYERS, inject_net
+from caffe_pysgd.resume import check_native_snapshot, check_snapshot
+from caffe_pysgd.run import Run
+from caffe_pysgd.snapshots import (
+    SolverState,
+    hdf5_file,
+    is_hdf5,
+    read_model,
+    read_model_message,
+    read_solver_state,
+    set_blob,
+    write_solver_state,
+)
+from caffe_pysgd.update import NATIVE_RULES
+
+
+def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
+    """Write a stock snapshot of an in-net one; return its ``.solverstate``.
+
+    Args:
+        snapshot: the in-net ``.solverstate``.
+        run: what was trained.
+        prefix: the names' beginning, to which ``_iter_N`` is added as Caffe does.
+
+    Raises:
+        UserError: it is no in-net snapshot of this run, or Caffe has no such rule.
+    """
+    _refuse_unknown_rules(run)
+    model_path = check_snapshot(snapshot, run)
+    settings = run.settings()
+    hook = read_model(model_path)[settings.hook_name]
+    iteration, current_step = unpack_header(hook[HEADER_BLOB])
+    model, state = _names(prefix, iteration, is_hdf5(model_path))
+    strip(model_path, model)
+    _write_stock_state(run, state, model, hook[FIRST_STATE_BLOB:], iteration, current_step)
+    return state
+
+
+def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
+    """Write an in-net snapshot of a stock one; return its ``.solverstate``.
+
+    Raises:
+        UserError: it is no stock snapshot of this run, or Caffe has no such rule.
+    """
+    _refuse_unknown_rules(run)
+    stock = check_native_snapshot(snapshot, run)
+    hdf5 = is_hdf5(stock.learned_net)
+    settings = run.settings(registered=hdf5)
+    header = pack_header(stock.iteration, stock.current_step)
+    hook = [np.zeros(1, np.float32), header, *stock.history]
+    model, state = _names(prefix, stock.iteration, hdf5)
+    with replacing(model) as beside:
+        if hdf5:
+            _add_hook_to_hdf5(stock.learned_net, beside, settings, hook)
+        else:
+            _add_hook(stock.learned_net, beside, run, settings, hook)
+    extra = [blob.shape for blob in hook] if settings.registered else [(1,)]
+    shapes = [*extra, *(p.shape for p in run.parameters)]
+    zeros = [np.zeros(int(np.prod(shape)), np.float32) for shape in shapes]
+    neutral = SolverState(stock.iteration, stock.current_step, model, zeros)
+    write_solver_state(state, neutral, shapes)
+    return state
+
+
+def strip(model: Path, output: Path) -> None:
+    """Write a model without the plugin's layers.
+
+    Raises:
+        UserError: it is no model.
+    """
+    if is_hdf5(model):
+        with replacing(output) as beside:
+            beside.write_bytes(model.read_bytes())
+            with hdf5_file(beside, "a") as file:
+                for group in ("data", "diff"):
+                    for layer in list(file.get(group, ())):
+                        if _is_plugin_layer(layer):
+                            del file[f"{group}/{layer}"]
+        return
+    message = read_model_message(model)
+    kept = [layer for layer in message.layer if not _is_plugin_layer(layer.name)]
+    if not kept and not message.layers:
+        raise UserError(f"{model}: is not a whole Caffe model (.caffemodel)")
+    for layer in kept:
+        for spec in layer.param:
+            if spec.name == f"{layer.name}/{list(layer.param).index(spec)}":
+                spec.ClearField("name")
+    del message.layer[:]
+    message.layer.extend(kept)
+    with replacing(output) as beside:
+        beside.write_bytes(message.SerializeToString())
+
+
+def is_in_net(snapshot: Path) -> bool:
+    """Return whether a ``.solverstate`` belongs to an in-net run.
+
+    Raises:
+        UserError: it is no solver state, or its model is not there.
+    """
+    model = read_model(read_solver_state(snapshot).learned_net)
+    return any(_is_plugin_layer(name) for name in model)
+
+
+def _is_plugin_layer(name: str) -> bool:
+    return name in PLUGIN_LAYERS or HOOK_NAME.match(name) is not None
+
+
+def _refuse_unknown_rules(run: Run) -> None:
+    known = {rule.name for rule in NATIVE_RULES.values()}
+    for parameter in run.settings().parameters:
+        if parameter.rule not in known or parameter.rule != run.rule:
+            raise UserError(
+                f"{run.source}: {parameter.name} has rule '{parameter.rule}': a stock snapshot "
+                f"holds the state of one of Caffe's own rules ({', '.join(sorted(known))})"
+            )
+
+
+def _names(prefix: Path, iteration: int, hdf5: bool) -> Tuple[Path, Path]:
+    suffix = ".h5" if hdf5 else ""
+    start = f"{prefix}_iter_{iteration}"
+    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
+
+
+def _write_stock_state(
+    run: Run,
+    path: Path,
+    model: Path,
+    history: List[np.ndarray],
+    iteration: int,
+    current_step: int,
+) -> None:
+    settings = run.settings()
+    names = tuple(settings.state_names())
+    shapes = [run.parameters[index].shape for index, _ in settings.state_layout()]
+    state = SolverState(iteration, current_step, model, history, run.rule, names)
+    write_solver_state(path, state, shapes)
+
+
+def _add_hook(
+    stock: Path, output: Path, run: Run, settings: InNetSettings, blobs: List[np.ndarray]
+) -> None:
+    message: Any = read_model_message(stock)
+    injected = inject_net(run.net, run.state, run.parameters, settings)
+    hook, holder, seal = injected.layer[0], injected.layer[-2], injected.layer[-1]
+    for values in blobs:
+        set_blob(hook.blobs.add(), values, values.shape)
+    layers = [hook, *message.layer, holder, seal]
+    del message.layer[:]
+    message.layer.extend(layers)
+    output.write_bytes(message.SerializeToString())
+
+
+def _add_hook_to_hdf5(
+    stock: Path, output: Path, settings: InNetSettings, blobs: List[np.ndarray]
+) -> None:
+    output.write_bytes(stock.read_bytes())
+    with hdf5_file(output, "a") as file:
+        group = file.create_group(f"data/{settings.hook_name}")
+        for number, values in enumerate(blobs):
+            group[str(number)] = values
+        for name in PLUGIN_LAYERS:
+            file.create_group(f"data/{name}")

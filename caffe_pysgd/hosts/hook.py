@@ -1,0 +1,154 @@
+"""The hook host: a pycaffe solver whose ``ApplyUpdate`` is Python's."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Callable, List, Optional, Tuple
+
+import caffe
+import numpy as np
+
+from caffe_pysgd.hosts.native import (
+    Source,
+    check_snapshot_prefix,
+    learnable_blobs,
+    neutral_files,
+    resolve_source,
+    write_snapshot,
+)
+from caffe_pysgd.hosts.updating import (
+    announcement,
+    build_updater,
+    clear_diffs,
+    clipping_line,
+    fetch,
+)
+from caffe_pysgd.resume import check_native_snapshot
+from caffe_pysgd.run import Run
+from caffe_pysgd.snapshots import SolverState, write_solver_state
+
+Callback = Callable[[], None]
+
+
+def take_over(source: Source) -> TakenOverSolver:
+    """Return a pycaffe solver whose update is Python's::
+
+        solver = caffe_pysgd.take_over("solver.prototxt")
+        solver.step(100)
+
+    Args:
+        source: a solver file, a YAML, or a ``SolverParameter``.
+
+    Raises:
+        UserError: anything that would stop the run later.
+    """
+    run = resolve_source(source)
+    check_snapshot_prefix(run)
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        return TakenOverSolver(run, neutral_files(run, Path(directory)))
+
+
+class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
+    """A genuine pycaffe solver: ``step``, ``solve``, ``net``, ``test_nets`` are Caffe's.
+
+    Its ``on_gradients_ready`` updates the weights and owns the history, and then there is nothing
+    left for the native update to do. Snapshots are written there, too: Caffe's own, at the same
+    iteration, would hold a history of zeros, so it takes none.
+
+    Attributes:
+        updater: the update, with its parameters, states and observers.
+    """
+
+    def __init__(self, run: Run, neutral_solver: Path) -> None:
+        super().__init__(str(neutral_solver))
+        self.run = run
+        self.blobs = learnable_blobs(run, self.net)
+        self.updater = build_updater(run.settings(), self.blobs)
+        self._solving = False
+        self._callbacks: List[Tuple[Callback, Callback]] = []
+        # Caffe keeps the callback for as long as the solver lives: no circle, or neither would go.
+        this = weakref.ref(self)
+        super().add_callback(
+            lambda: _there(this)._on_start(), lambda: _there(this)._on_gradients_ready()
+        )
+        caffe.log(announcement(run.settings(), self.updater, "fresh"))
+
+    def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
+        """Call these too; ``on_gradients_ready`` while ``diff`` still is the gradient."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def _on_start(self) -> None:
+        for on_start, _ in self._callbacks:
+            on_start()
+
+    def _on_gradients_ready(self) -> None:
+        for _, on_gradients_ready in self._callbacks:
+            on_gradients_ready()
+        self._update()
+        done = self.iter + 1  # Caffe counts it when its own update, of nothing, is over
+        if self._snapshot_due(done):
+            write_snapshot(self.run, self.net, self.updater, done)
+
+    def _update(self) -> None:
+        fetch(self.updater, self.blobs)
+        self.updater.step(self.iter)
+        clear_diffs(self.updater)
+        clipped = clipping_line(self.updater)
+        if clipped:
+            caffe.log(clipped)
+
+    def _snapshot_due(self, iteration: int) -> bool:
+        solver = self.run.solver
+        at_interval = solver.snapshot and iteration % solver.snapshot == 0
+        at_end = self._solving and iteration == solver.max_iter and solver.snapshot_after_train
+        return bool(at_interval or at_end)
+
+    def apply_update(self) -> None:
+        """Update the weights from the gradients in ``diff``, as ``step`` does."""
+        self._update()
+        super().apply_update()
+
+    def solve(self, resume_file: Optional[str] = None) -> None:
+        """Train up to ``max_iter``, from a ``.solverstate`` if one is given."""
+        if resume_file:
+            self.restore(resume_file)
+        self._solving = True
+        try:
+            super().solve()
+        finally:
+            self._solving = False
+
+    def snapshot(self) -> None:
+        """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
+        write_snapshot(self.run, self.net, self.updater, self.iter)
+
+    def restore(self, state_file: str) -> None:
+        """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
+
+        Raises:
+            UserError: it is another net's or another solver type's; nothing is changed.
+        """
+        state = check_native_snapshot(Path(state_file), self.run)
+        self._restore_native(state)
+        for (index, slot), values in zip(self.run.settings().state_layout(), state.history):
+            self.updater.states[index][slot][...] = values
+        self.updater.resume(state.iteration, state.current_step)
+
+    def _restore_native(self, state: SolverState) -> None:
+        """Let the native solver load weights, iteration and step; its own history is zeros."""
+        parameters = self.run.parameters
+        zeros = [np.zeros(blob.count, np.float32) for blob in self.blobs]
+        neutral = SolverState(state.iteration, state.current_step, state.learned_net, zeros)
+        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+            suffix = ".h5" if state.learned_net.suffix == ".h5" else ""
+            path = Path(directory, f"neutral.solverstate{suffix}")
+            write_solver_state(path, neutral, [p.shape for p in parameters])
+            super().restore(str(path))
+
+
+def _there(this: weakref.ReferenceType[TakenOverSolver]) -> TakenOverSolver:
+    solver = this()
+    assert solver is not None  # Caffe calls back only while it lives
+    return solver

@@ -1,0 +1,121 @@
+"""A native solver as scaffolding: Caffe's nets, with its update neutralised.
+
+The two hosts in Python, the hook and the drop-in solver, let Caffe build its nets the way a solver
+does (so that random numbers fall as they do there), and update the weights themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, List, Tuple, Union
+
+from google.protobuf import text_format
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import replacing
+from caffe_pysgd.prototxt.injection import neutral_solver
+from caffe_pysgd.prototxt.text import to_text
+from caffe_pysgd.run import Run, resolve
+from caffe_pysgd.snapshots import SolverState, add_diffs, write_solver_state
+from caffe_pysgd.update import Updater
+
+Source = Union[str, Path, Any]
+
+
+def resolve_source(source: Source) -> Run:
+    """Return the run that a solver file, a YAML or a ``SolverParameter`` describes.
+
+    Raises:
+        UserError: anything that would stop the run later.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return resolve(Path(source), level=None)
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        path = Path(directory, "solver.prototxt")
+        message = type(source)()
+        message.CopyFrom(source)
+        if not message.HasField("snapshot_prefix"):
+            message.snapshot_prefix = "snapshot"
+        path.write_text(text_format.MessageToString(message), encoding="utf-8")
+        return resolve(path, level=None)
+
+
+def neutral_files(run: Run, directory: Path) -> Path:
+    """Write the solver and net files of the scaffolding; return the solver file.
+
+    Caffe takes no snapshots by itself: they would hold no history.
+    """
+    net_path, solver_path = directory / "net.prototxt", directory / "solver.prototxt"
+    net_path.write_text(to_text(run.net), encoding="utf-8")
+    solver = neutral_solver(run.solver, net_path, run.caffe_knows_the_rate())
+    solver.train_state.CopyFrom(run.state)
+    solver.snapshot = 0
+    solver.snapshot_after_train = False
+    solver_path.write_text(to_text(solver), encoding="utf-8")
+    return solver_path
+
+
+def learnable_blobs(run: Run, net: Any) -> List[Any]:
+    """Return the blobs of the run's learnable parameters, in Caffe's order."""
+    layers = dict(zip(net._layer_names, net.layers))
+    return [layers[p.layer].blobs[p.index] for p in run.parameters]
+
+
+def snapshot_names(run: Run, iteration: int) -> Tuple[Path, Path]:
+    """Return what Caffe calls the model and the solver state of an iteration."""
+    suffix = ".h5" if _hdf5(run) else ""
+    start = f"{run.solver.snapshot_prefix}_iter_{iteration}"
+    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
+
+
+def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path:
+    """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return the latter.
+
+    Raises:
+        UserError: one of them cannot be written; nothing is left half-written.
+    """
+    log = pycaffe.compiled().log
+    model, state = snapshot_names(run, iteration)
+    kind = "HDF5" if _hdf5(run) else "binary proto"
+    log(f"Snapshotting to {kind} file {model}")
+    with replacing(model) as beside:
+        (net.save_hdf5 if _hdf5(run) else net.save)(str(beside))
+        if run.solver.snapshot_diff:
+            add_diffs(beside, net)
+    log(f"Snapshotting solver state to {kind} file {state}")
+    settings = run.settings()
+    layout = settings.state_layout()
+    write_solver_state(
+        state,
+        SolverState(
+            iteration,
+            updater.current_step,
+            model,
+            [updater.states[index][slot] for index, slot in layout],
+            run.rule,
+            tuple(settings.state_names()),
+        ),
+        [run.parameters[index].shape for index, _ in layout],
+    )
+    return state
+
+
+def check_snapshot_prefix(run: Run) -> None:
+    """Check that snapshots can be written, as Caffe does before training.
+
+    Raises:
+        UserError: their folder is not there or not writable.
+    """
+    folder = Path(run.solver.snapshot_prefix).parent
+    if run.solver.snapshot and not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{run.source}: snapshot_prefix: found '{run.solver.snapshot_prefix}'; the folder "
+            f"{folder} is not there or not writable"
+        )
+
+
+def _hdf5(run: Run) -> bool:
+    return bool(run.solver.snapshot_format == type(run.solver).HDF5)

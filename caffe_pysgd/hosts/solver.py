@@ -1,0 +1,365 @@
+"""The solver host: pycaffe's solvers with the whole loop in Python.
+
+``Solver::Step``, ``Solve``, ``Test`` and ``Snapshot`` of Caffe's ``src/caffe/solver.cpp`` read side
+by side with this file: the same order, the same log lines. A native solver builds the nets, so that
+random numbers fall as they do in Caffe, and is not asked for anything else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.native import (
+    Source,
+    check_snapshot_prefix,
+    learnable_blobs,
+    neutral_files,
+    resolve_source,
+    write_snapshot,
+)
+from caffe_pysgd.hosts.updating import announcement, build_updater, clipping_line, fetch
+from caffe_pysgd.resume import check_native_snapshot
+from caffe_pysgd.run import Run, set_field
+from caffe_pysgd.update import NATIVE_RULES, HyperParameters
+
+Callback = Callable[[], None]
+
+
+class Action(Enum):
+    """What a signal asks of a running solver, as in Caffe's ``SolverAction``."""
+
+    NONE = "none"
+    STOP = "stop"
+    SNAPSHOT = "snapshot"
+
+
+class Solver:
+    """A solver of pycaffe's, in Python; the drop-in for ``caffe.SGDSolver`` and its five siblings.
+
+    Constructor, attributes and methods are pycaffe's. Beyond them: ``iter`` and every
+    hyper-parameter (``solver.momentum``, ``solver.base_lr``, ...) can be set, ``history`` shows the
+    history, ``compute_update`` the update before it is applied, and exceptions are Python's.
+
+    Args:
+        source: a solver file, a YAML, or a ``SolverParameter``.
+
+    Attributes:
+        net, test_nets: Caffe's own.
+        iter: the number of updates done.
+        param: the ``SolverParameter``.
+        smoothed_loss: the mean of the last ``average_loss`` losses.
+        updater: the update, with its parameters, states and observers.
+
+    Raises:
+        UserError: anything that would stop training later.
+    """
+
+    solver_type: Optional[str] = None
+
+    def __init__(self, source: Source) -> None:
+        run = source if isinstance(source, Run) else resolve_source(source)
+        if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
+            raise UserError(
+                f"{run.source}: type: found '{run.solver.type}', {type(self).__name__} wants "
+                f"'{self.solver_type}'; get_solver() takes any"
+            )
+        check_snapshot_prefix(run)
+        self._run = run
+        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+            self._native = pycaffe.compiled().get_solver(str(neutral_files(run, Path(directory))))
+        self.net = self._native.net
+        self.test_nets = list(self._native.test_nets)
+        self.param = run.solver
+        self.iter = 0
+        self._blobs = learnable_blobs(run, self.net)
+        self.updater = build_updater(run.settings(), self._blobs)
+        self._callbacks: List[Tuple[Callback, Callback]] = []
+        self._requested_action: Callable[[], Action] = lambda: Action.NONE
+        self._stopping = False
+        self._losses: List[np.float32] = []
+        self.smoothed_loss = np.float32(0)
+        self._timer, self._timed_iteration = time.perf_counter(), 0
+        _log(announcement(run.settings(), self.updater, "fresh"))
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def step(self, iterations: int) -> None:
+        """Train for a number of iterations (``Solver::Step``)."""
+        start, stop = self.iter, self.iter + iterations
+        self._losses, self.smoothed_loss = [], np.float32(0)
+        self._timer = time.perf_counter()
+        while self.iter < stop:
+            self.net.clear_param_diffs()
+            if self._test_due() and (self.iter > 0 or self.param.test_initialization):
+                self._test_all()
+                if self._stopping:
+                    break
+            for on_start, _ in self._callbacks:
+                on_start()
+            loss = np.float32(0)
+            for _ in range(self.param.iter_size):
+                loss += np.float32(self._forward(self.net))
+                self.net._backward(len(self.net.layers) - 1, 0)
+            loss /= np.float32(self.param.iter_size)
+            self._smooth(loss, start)
+            if self._display_due():
+                self._display()
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            request = self._requested_action()
+            if request is Action.SNAPSHOT or self._snapshot_due():
+                self.snapshot()
+            if request is Action.STOP:
+                self._stopping = True
+                break
+
+    def solve(self, resume_file: Optional[str] = None) -> None:
+        """Train up to ``max_iter``, from a ``.solverstate`` if one is given (``Solver::Solve``)."""
+        param = self.param
+        _log(f"Solving {self._run.net.name}")
+        _log(f"Learning Rate Policy: {param.lr_policy}")
+        self._stopping = False
+        if resume_file:
+            _log(f"Restoring previous solver status from {resume_file}")
+            self.restore(resume_file)
+        start = self.iter
+        self.step(param.max_iter - self.iter)
+        if param.snapshot_after_train and not self._snapshot_due():
+            self.snapshot()
+        if self._stopping:
+            _log("Optimization stopped early.")
+            return
+        if self._display_due():
+            self._smooth(np.float32(self._forward(self.net)), start)
+            _log(f"Iteration {self.iter}, loss = {self.smoothed_loss:g}")
+        if self._test_due():
+            self._test_all()
+        _log("Optimization Done.")
+
+    def apply_update(self) -> None:
+        """Turn the gradients in ``diff`` into new weights; count the iteration."""
+        fetch(self.updater, self._blobs)
+        step = self.updater.current_step
+        rate = self.updater.step(self.iter)
+        if self.updater.h.lr_policy == "multistep" and self.updater.current_step != step:
+            step = self.updater.current_step
+            _log(f"MultiStep Status: Iteration {self.iter}, step = {step}")
+        if self._display_due():
+            _log(f"Iteration {self.iter}, lr = {rate:g}")
+        clipped = clipping_line(self.updater)
+        if clipped:
+            _log(clipped)
+        self.iter += 1
+
+    def compute_update(self) -> Dict[str, np.ndarray]:
+        """Return the update that ``apply_update`` would subtract, by parameter; change nothing."""
+        fetch(self.updater, self._blobs)
+        values = self.updater.compute(self.iter)
+        return {p.name: value.reshape(p.shape) for p, value in zip(self._run.parameters, values)}
+
+    # -- what can be seen and set -----------------------------------------------------------------
+
+    @property
+    def lr(self) -> float:
+        """The global rate at this iteration."""
+        schedule = self.updater.schedule
+        step = schedule.current_step
+        rate = float(schedule.rate(self.iter))
+        schedule.current_step = step
+        return rate
+
+    @property
+    def history(self) -> Dict[str, np.ndarray]:
+        """The history by parameter name, in the parameter's shape: arrays to look at and to change.
+
+        A rule with several slots has ``conv1/0.m``, ``conv1/0.v``.
+        """
+        history = {}
+        for index, slot in self._run.settings().state_layout():
+            parameter, state = self._run.parameters[index], self.updater.states[index]
+            name = parameter.name if len(state) == 1 else f"{parameter.name}.{slot}"
+            history[name] = state[slot].reshape(parameter.shape)
+        return history
+
+    def __getattr__(self, name: str) -> Any:
+        if name in HyperParameters.__dataclass_fields__:
+            return getattr(self.updater.h, name)
+        raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in HyperParameters.__dataclass_fields__:
+            super().__setattr__(name, value)
+            return
+        self.updater.change(self.iter, **{name: value})
+        if name not in HyperParameters.beyond_caffe():
+            set_field(self.param, name, value)
+
+    def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
+        """Call these at the start of every iteration, and when its gradients are complete."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def set_action_function(self, requested_action: Callable[[], Action]) -> None:
+        """Ask this function after every iteration and every test batch whether to go on."""
+        self._requested_action = requested_action
+
+    def share_weights(self, net: Any) -> None:
+        """Let another net use this one's weights."""
+        net.share_with(self.net)
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    def snapshot(self) -> None:
+        """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
+        write_snapshot(self._run, self.net, self.updater, self.iter)
+
+    def restore(self, state_file: str) -> None:
+        """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
+
+        Raises:
+            UserError: it is another net's or another solver type's; nothing is changed.
+        """
+        state = check_native_snapshot(Path(state_file), self._run)
+        self.net.copy_from(str(state.learned_net))
+        for (index, slot), values in zip(self._run.settings().state_layout(), state.history):
+            self.updater.states[index][slot][...] = values
+        self.iter = state.iteration
+        self.updater.resume(state.iteration, state.current_step)
+
+    # -- the pieces of the loop -------------------------------------------------------------------
+
+    def _forward(self, net: Any) -> float:
+        loss: float = net._forward(0, len(net.layers) - 1)
+        return loss
+
+    def _smooth(self, loss: np.float32, start: int) -> None:
+        """``Solver::UpdateSmoothedLoss``, in its float arithmetic."""
+        average_loss = self.param.average_loss
+        if len(self._losses) < average_loss:
+            self._losses.append(loss)
+            size = np.float32(len(self._losses))
+            self.smoothed_loss = (self.smoothed_loss * (size - np.float32(1)) + loss) / size
+        else:
+            index = (self.iter - start) % average_loss
+            self.smoothed_loss += (loss - self._losses[index]) / np.float32(average_loss)
+            self._losses[index] = loss
+
+    def _display(self) -> None:
+        lapse = time.perf_counter() - self._timer
+        per_second = (self.iter - self._timed_iteration) / (lapse or 1)
+        speed = f"{per_second:g} iter/s, {lapse:g}s/{self.param.display} iters"
+        _log(f"Iteration {self.iter} ({speed}), loss = {self.smoothed_loss:g}")
+        self._timer, self._timed_iteration = time.perf_counter(), self.iter
+        for number, (name, value, weight) in enumerate(_outputs(self.net)):
+            _log(f"    Train net output #{number}: {name} = {value:g}{_loss_part(value, weight)}")
+
+    def _test_all(self) -> None:
+        for number in range(len(self.test_nets)):
+            if not self._stopping:
+                self._test(number)
+
+    def _test(self, number: int) -> None:
+        _log(f"Iteration {self.iter}, Testing net (#{number})")
+        net, batches = self.test_nets[number], self.param.test_iter[number]
+        net.share_with(self.net)
+        loss, scores = np.float32(0), np.zeros(0, np.float32)
+        for batch in range(batches):
+            if self._stop_requested():
+                _log("Test interrupted.")
+                return
+            loss += np.float32(self._forward(net))
+            found = np.array([value for _, value, _ in _outputs(net)], np.float32)
+            scores = scores + found if batch else found
+        if self.param.test_compute_loss:
+            _log(f"Test loss: {loss / np.float32(batches):g}")
+        outputs = _outputs(net)
+        for index, ((name, _, weight), score) in enumerate(zip(outputs, scores)):
+            mean = score / np.float32(batches)
+            _log(f"    Test net output #{index}: {name} = {mean:g}{_loss_part(mean, weight)}")
+
+    def _stop_requested(self) -> bool:
+        """Carry out what was requested while testing; return whether that was to stop."""
+        request = self._requested_action()
+        while request is not Action.NONE:
+            if request is Action.SNAPSHOT:
+                self.snapshot()
+            else:
+                self._stopping = True
+            request = self._requested_action()
+        return self._stopping
+
+    def _display_due(self) -> bool:
+        return bool(self.param.display and self.iter % self.param.display == 0)
+
+    def _test_due(self) -> bool:
+        return bool(self.param.test_interval and self.iter % self.param.test_interval == 0)
+
+    def _snapshot_due(self) -> bool:
+        return bool(self.param.snapshot and self.iter % self.param.snapshot == 0)
+
+
+class SGDSolver(Solver):
+    """``caffe.SGDSolver`` in Python."""
+
+    solver_type = "SGD"
+
+
+class NesterovSolver(Solver):
+    """``caffe.NesterovSolver`` in Python."""
+
+    solver_type = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    """``caffe.AdaGradSolver`` in Python."""
+
+    solver_type = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    """``caffe.RMSPropSolver`` in Python."""
+
+    solver_type = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    """``caffe.AdaDeltaSolver`` in Python."""
+
+    solver_type = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    """``caffe.AdamSolver`` in Python."""
+
+    solver_type = "Adam"
+
+
+def get_solver(source: Source) -> Solver:
+    """Return the solver that a file describes, whatever its type."""
+    return Solver(source)
+
+
+def _log(line: str) -> None:
+    pycaffe.compiled().log(line)
+
+
+def _outputs(net: Any) -> List[Tuple[str, np.float32, float]]:
+    """Return the net's outputs, value by value: name, value, loss weight."""
+    names, blobs, weights = net._blob_names, net._blobs, net._blob_loss_weights
+    return [
+        (names[index], value, weights[index])
+        for index in net._outputs
+        for value in np.ravel(blobs[index].data)
+    ]
+
+
+def _loss_part(value: np.float32, weight: float) -> str:
+    return f" (* {weight:g} = {np.float32(weight) * value:g} loss)" if weight else ""
