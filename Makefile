@@ -35,7 +35,8 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m mypy
 
 bench: data ## compare the speed with the native solver's
-	@$(VENV_PYTHON) benchmarks/overhead.py
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/overhead.py
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/overhead.py --host solve
 
 docs: ## build the documentation
 	@$(SETUP) test,docs

@@ -1,12 +1,12 @@
-"""What Python's update costs a whole `caffe train`: LeNet, stock against in-net, in pairs.
+"""What Python's update costs a whole training: LeNet, stock `caffe train` against a host, in pairs.
 
-Each pair trains the same solver file twice, in turn, and takes the time between two lines of
-Caffe's own log, 400 iterations apart, after 20 iterations of warming up. Start-up (process start to
-"Starting Optimization") is told apart. Machines differ and are shared, so the figure is the median
-of the pairs' ratios.
+Each pair trains the same solver file twice, in turn, and takes the time between two lines of the
+log, 400 iterations apart, after 20 iterations of warming up. Start-up (process start to the first
+iteration) is told apart. Machines differ and are shared, so the figure is the median of the pairs'
+ratios.
 
     make data
-    OPENBLAS_NUM_THREADS=1 .venv/bin/python benchmarks/overhead.py [--pairs N]
+    OPENBLAS_NUM_THREADS=1 .venv/bin/python benchmarks/overhead.py [--host solve] [--pairs N]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -47,17 +48,24 @@ def prepare(solver_file: Path) -> Run:
     return run
 
 
-def train(solver: Path) -> Timing:
-    """Run `caffe train` and read its log's clock."""
+def command(host: str, solver: Path) -> list[str]:
+    """Return what trains a solver file."""
+    if host == "solve":
+        return [sys.executable, "-m", "caffe_pysgd", "solve", str(solver)]
+    return [str(pycaffe.binary()), "train", f"--solver={solver}"]
+
+
+def train(host: str, solver: Path) -> Timing:
+    """Train, and read the log's clock."""
     began = datetime.now()
     process = subprocess.run(
-        [str(pycaffe.binary()), "train", f"--solver={solver}"],
+        command(host, solver),
         env={**pycaffe.binary_environment(), "GLOG_logtostderr": "1"},
         stderr=subprocess.PIPE,
         text=True,
         check=True,
     )
-    ready = clock(process.stderr, "Starting Optimization", began.year)
+    ready = clock(process.stderr, r"Iteration 0 \(", began.year)
     warm = clock(process.stderr, rf"Iteration {WARM_UP} \(", began.year)
     done = clock(process.stderr, rf"Iteration {WARM_UP + MEASURED} \(", began.year)
     return Timing((ready - began).total_seconds(), (done - warm).total_seconds())
@@ -73,6 +81,7 @@ def clock(log: str, line: str, year: int) -> datetime:
 def main() -> None:
     """Measure the pairs, print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", choices=["in-net", "solve"], default="in-net")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--solver", type=Path, default=Path("examples/mnist/lenet_solver.prototxt"))
     arguments = parser.parse_args()
@@ -82,22 +91,25 @@ def main() -> None:
     print(f"{arguments.solver}: {MEASURED} iterations, OPENBLAS_NUM_THREADS={threads}")
     with tempfile.TemporaryDirectory() as directory:
         stock = run.write_stock(Path(directory, "stock"))
-        ours = run.write_injected(Path(directory, "ours"))
-        for solver in (stock, ours):  # files into the page cache
-            train(solver)
+        injected = run.write_injected(Path(directory, "injected"))
+        ours = injected if arguments.host == "in-net" else stock
+        runners = {"stock": ("stock", stock), arguments.host: (arguments.host, ours)}
+        for runner in runners.values():  # files into the page cache
+            train(*runner)
         for pair in range(arguments.pairs):
-            first, second = (stock, ours) if pair % 2 else (ours, stock)
-            timings = {first: train(first), second: train(second)}
-            native, python = timings[stock], timings[ours]
+            order = sorted(runners, reverse=bool(pair % 2))
+            timings = {name: train(*runners[name]) for name in order}
+            native, python = timings["stock"], timings[arguments.host]
             ratios.append(python.measured / native.measured)
             start_ups.append(python.start_up - native.start_up)
             print(
-                f"pair {pair + 1}: stock {native.measured:.2f} s, in-net {python.measured:.2f} s, "
-                f"ratio {ratios[-1]:.4f}; start-up {native.start_up:.2f}, {python.start_up:.2f} s",
+                f"pair {pair + 1}: stock {native.measured:.2f} s, {arguments.host} "
+                f"{python.measured:.2f} s, ratio {ratios[-1]:.4f}; "
+                f"start-up {native.start_up:.2f}, {python.start_up:.2f} s",
                 flush=True,
             )
     print(
-        f"in-net / stock: median {statistics.median(ratios):.4f} "
+        f"{arguments.host} / stock: median {statistics.median(ratios):.4f} "
         f"(min {min(ratios):.4f}, max {max(ratios):.4f}) of {len(ratios)} pairs; "
         f"start-up costs {statistics.median(start_ups):.2f} s more, once"
     )

@@ -93,6 +93,7 @@ def strip(model: Path, output: Path) -> None:
         UserError: it is no model.
     """
     if is_hdf5(model):
+        read_model(model)
         with replacing(output) as beside:
             beside.write_bytes(model.read_bytes())
             with hdf5_file(beside, "a") as file:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Sequence
 
-import numpy as np
-
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, plain_rule_name
 from caffe_pysgd.run import Run
@@ -78,25 +76,37 @@ def check_native_snapshot(path: Path, run: Run) -> SolverState:
             f"{path}: holds {len(state.history)} history blobs, rule '{run.rule}' on this net "
             f"keeps {len(sizes)}, and their sizes must match: it was taken with another solver type"
         )
-    _check_signs(path, state, run.rule)
+    _check_signs(path, state, run)
     return state
 
 
-# Means of squares are never negative; a history of gradients always has both signs.
+# Means of squares are never negative; a history of gradients has both signs, save by chance.
 _SQUARES = {
     "sgd": (False,), "nesterov": (False,), "adagrad": (True,), "rmsprop": (True,),
     "adadelta": (True, True), "adam": (False, True),
 }  # fmt: skip
 
 
-def _check_signs(path: Path, state: SolverState, rule: str) -> None:
+# All values of a unit (what one output of a layer has for weights) share their sign where its
+# inputs do. So many units of one sign are no chance.
+_UNITS = 16
+
+
+def _check_signs(path: Path, state: SolverState, run: Run) -> None:
+    rule = run.rule
     if state.rule or rule not in _SQUARES or not state.history:
         return
+    shapes = [parameter.shape for parameter in run.parameters]
     count = len(state.history) // len(_SQUARES[rule])
     for number, squares in enumerate(_SQUARES[rule]):
-        values = np.concatenate(state.history[number * count : (number + 1) * count])
-        moved = values[values != 0]
-        if moved.size >= 30 and bool((moved > 0).all()) != squares:
+        blobs = state.history[number * count : (number + 1) * count]
+        negative = any(bool((blob < 0).any()) for blob in blobs)
+        units = sum(
+            int(blob.reshape(shape[0], -1).any(axis=1).sum())
+            for blob, shape in zip(blobs, shapes)
+            if len(shape) > 1
+        )
+        if (squares and negative) or (not squares and not negative and units >= _UNITS):
             what = "squares, which are never negative" if squares else "both signs"
             raise UserError(
                 f"{path}: was taken with another solver type: the history of '{rule}' has {what}"

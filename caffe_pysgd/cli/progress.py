@@ -31,7 +31,7 @@ def solving_bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]}"),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.speed:.1f} it/s"),
+        TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

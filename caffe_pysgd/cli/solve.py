@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, List, Optional
 
@@ -23,7 +24,7 @@ from caffe_pysgd.cli.options import (
 from caffe_pysgd.cli.progress import solving_bar
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.resume import check_weights
+from caffe_pysgd.resume import check_native_snapshot, check_weights
 from caffe_pysgd.run import Run, resolve
 
 _EFFECT = click.Choice([action.value for action in Action])
@@ -87,9 +88,11 @@ def solve(
 
 
 def _load_weights(run: Run, snapshot: Optional[str], weights: Optional[str]) -> None:
-    """Give the solver the weights of the command line, as `caffe train` does."""
+    """Check what the command line starts from; give the solver its weights, as `caffe train`."""
     if snapshot or weights:
         run.solver.ClearField("weights")
+    if snapshot:
+        check_native_snapshot(Path(snapshot), run)
     for model in weights.split(",") if weights else ():
         check_weights(Path(model.strip()))
         run.solver.weights.append(model.strip())
@@ -101,6 +104,10 @@ def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
         caffe.log("Use CPU.")
         caffe.set_mode_cpu()
         return
+    if not hasattr(caffe.Blob, "_gpu_data_ptr"):
+        raise UserError(
+            "this Caffe was built without GPU support; leave out --gpu and solver_mode: GPU"
+        )
     device = run.solver.device_id if gpu is None else gpu
     caffe.log(f"Using GPUs {device}")
     caffe.set_device(device)
@@ -116,14 +123,20 @@ def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
 
 
 def _follow(solver: Solver, bar: Progress) -> None:
-    task = bar.add_task("", total=solver.param.max_iter, loss="", rate="")
+    start, since = solver.iter, time.perf_counter()
+    task = bar.add_task(
+        "", total=solver.param.max_iter, completed=start, loss="", rate="", speed=""
+    )
 
     def show() -> None:
+        done = solver.iter + 1  # the update that follows ends this iteration
+        per_second = (done - start) / (time.perf_counter() - since)
         bar.update(
             task,
-            completed=solver.iter,
+            completed=done,
             loss=f"loss {solver.smoothed_loss:.4g}",
             rate=f"lr {solver.lr:.4g}",
+            speed=f"{per_second:.1f} it/s",
         )
 
     solver.add_callback(lambda: None, show)

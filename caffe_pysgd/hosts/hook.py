@@ -21,7 +21,6 @@ from caffe_pysgd.hosts.native import (
 from caffe_pysgd.hosts.updating import (
     announcement,
     build_updater,
-    clear_diffs,
     clipping_line,
     fetch,
 )
@@ -65,8 +64,9 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         super().__init__(str(neutral_solver))
         self.run = run
         self.blobs = learnable_blobs(run, self.net)
-        self.updater = build_updater(run.settings(), self.blobs)
+        self.updater = build_updater(run.settings(), self.blobs, clears_diffs=True)
         self._solving = False
+        self._base_lr = self.param.base_lr
         self._callbacks: List[Tuple[Callback, Callback]] = []
         # Caffe keeps the callback for as long as the solver lives: no circle, or neither would go.
         this = weakref.ref(self)
@@ -93,11 +93,17 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     def _update(self) -> None:
         fetch(self.updater, self.blobs)
+        self._heed_base_lr()
         self.updater.step(self.iter)
-        clear_diffs(self.updater)
         clipped = clipping_line(self.updater)
         if clipped:
             caffe.log(clipped)
+
+    def _heed_base_lr(self) -> None:
+        """Follow ``solver.param.base_lr``, which pycaffe lets its users set."""
+        if self.param.base_lr != self._base_lr:
+            self.updater.change(self.iter, base_lr=self.param.base_lr)
+            self._base_lr = self.param.base_lr
 
     def _snapshot_due(self, iteration: int) -> bool:
         solver = self.run.solver
@@ -114,11 +120,18 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         """Train up to ``max_iter``, from a ``.solverstate`` if one is given."""
         if resume_file:
             self.restore(resume_file)
+        if self.iter >= self.run.solver.max_iter and self._snapshot_due_after_train():
+            self.snapshot()  # no iteration is left that would take it
         self._solving = True
         try:
             super().solve()
         finally:
             self._solving = False
+
+    def _snapshot_due_after_train(self) -> bool:
+        solver = self.run.solver
+        taken = solver.snapshot and self.iter % solver.snapshot == 0
+        return bool(solver.snapshot_after_train and not taken)
 
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""

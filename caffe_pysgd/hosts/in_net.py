@@ -24,7 +24,6 @@ from caffe_pysgd.hosts.updating import (
     States,
     announcement,
     build_updater,
-    clear_diffs,
     clipping_line,
     fetch,
 )
@@ -105,7 +104,9 @@ class TakeOver:
     def start(self) -> None:
         """Begin to update: weights and state are loaded by now, if any are."""
         resumed = self._settle_state()
-        self.updater = build_updater(self.settings, self.blobs, self._states(), [self.figures])
+        self.updater = build_updater(
+            self.settings, self.blobs, self._states(), [self.figures], clears_diffs=True
+        )
         self.next_iteration, current_step = unpack_header(self.header)
         self.updater.resume(self.next_iteration, current_step)
         state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
@@ -148,7 +149,6 @@ class TakeOver:
             updater.resume(iteration, current_step)
         fetch(updater, self.blobs)
         self.rate = updater.step(iteration)
-        clear_diffs(updater)
         clipped = clipping_line(updater)
         if clipped:
             _caffe.log(clipped)

@@ -82,6 +82,7 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path
     kind = "HDF5" if _hdf5(run) else "binary proto"
     log(f"Snapshotting to {kind} file {model}")
     with replacing(model) as beside:
+        _check_space(run, net, beside)
         (net.save_hdf5 if _hdf5(run) else net.save)(str(beside))
         if run.solver.snapshot_diff:
             add_diffs(beside, net)
@@ -101,6 +102,20 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path
         [run.parameters[index].shape for index, _ in layout],
     )
     return state
+
+
+def _check_space(run: Run, net: Any, path: Path) -> None:
+    """Check that a model can be written whole: Caffe aborts the process, or does not notice.
+
+    Raises:
+        OSError: the disk is full, or the file would be larger than allowed.
+    """
+    blobs = [blob for layer in net.layers for blob in layer.blobs]
+    values = sum(blob.count for blob in blobs) * (2 if run.solver.snapshot_diff else 1)
+    around = run.net.ByteSize() + 4096 * (1 + len(net.layers) + len(blobs))
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * values + around)
+        file.truncate(0)
 
 
 def check_snapshot_prefix(run: Run) -> None:

@@ -32,6 +32,13 @@ from caffe_pysgd.update import NATIVE_RULES, HyperParameters
 
 Callback = Callable[[], None]
 
+# The hyper-parameters that ``SolverParameter`` has a field for.
+_IN_PARAM = [
+    name
+    for name in HyperParameters.__dataclass_fields__
+    if name not in HyperParameters.beyond_caffe()
+]
+
 
 class Action(Enum):
     """What a signal asks of a running solver, as in Caffe's ``SolverAction``."""
@@ -53,7 +60,7 @@ class Solver:
 
     Attributes:
         net, test_nets: Caffe's own.
-        iter: the number of updates done.
+        iter: the number of updates done; setting it takes the rate along.
         param: the ``SolverParameter``.
         smoothed_loss: the mean of the last ``average_loss`` losses.
         updater: the update, with its parameters, states and observers.
@@ -78,7 +85,7 @@ class Solver:
         self.net = self._native.net
         self.test_nets = list(self._native.test_nets)
         self.param = run.solver
-        self.iter = 0
+        self._iter = 0
         self._blobs = learnable_blobs(run, self.net)
         self.updater = build_updater(run.settings(), self._blobs)
         self._callbacks: List[Tuple[Callback, Callback]] = []
@@ -148,6 +155,7 @@ class Solver:
     def apply_update(self) -> None:
         """Turn the gradients in ``diff`` into new weights; count the iteration."""
         fetch(self.updater, self._blobs)
+        self._heed_param()
         step = self.updater.current_step
         rate = self.updater.step(self.iter)
         if self.updater.h.lr_policy == "multistep" and self.updater.current_step != step:
@@ -158,19 +166,32 @@ class Solver:
         clipped = clipping_line(self.updater)
         if clipped:
             _log(clipped)
-        self.iter += 1
+        self._iter += 1
 
     def compute_update(self) -> Dict[str, np.ndarray]:
         """Return the update that ``apply_update`` would subtract, by parameter; change nothing."""
         fetch(self.updater, self._blobs)
+        self._heed_param()
         values = self.updater.compute(self.iter)
         return {p.name: value.reshape(p.shape) for p, value in zip(self._run.parameters, values)}
 
     # -- what can be seen and set -----------------------------------------------------------------
 
     @property
+    def iter(self) -> int:
+        """The number of updates done."""
+        return self._iter
+
+    @iter.setter
+    def iter(self, iteration: int) -> None:
+        passed = sum(iteration >= value for value in self.updater.h.stepvalue)
+        self.updater.resume(iteration, passed)
+        self._iter = iteration
+
+    @property
     def lr(self) -> float:
         """The global rate at this iteration."""
+        self._heed_param()
         schedule = self.updater.schedule
         step = schedule.current_step
         rate = float(schedule.rate(self.iter))
@@ -199,9 +220,23 @@ class Solver:
         if name not in HyperParameters.__dataclass_fields__:
             super().__setattr__(name, value)
             return
+        known_to_caffe = name in _IN_PARAM
+        if known_to_caffe:  # a value that its field does not take changes nothing
+            set_field(type(self.param)(), name, value)
         self.updater.change(self.iter, **{name: value})
-        if name not in HyperParameters.beyond_caffe():
+        if known_to_caffe:
             set_field(self.param, name, value)
+
+    def _heed_param(self) -> None:
+        """Follow what was set in ``param``: pycaffe's users set ``solver.param.base_lr``."""
+        h = self.updater.h
+        changed = {
+            name: getattr(self.param, name)
+            for name in _IN_PARAM
+            if getattr(self.param, name) != getattr(h, name)
+        }
+        if changed:
+            self.updater.change(self.iter, **changed)
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
         """Call these at the start of every iteration, and when its gradients are complete."""
@@ -231,7 +266,7 @@ class Solver:
         self.net.copy_from(str(state.learned_net))
         for (index, slot), values in zip(self._run.settings().state_layout(), state.history):
             self.updater.states[index][slot][...] = values
-        self.iter = state.iteration
+        self._iter = state.iteration
         self.updater.resume(state.iteration, state.current_step)
 
     # -- the pieces of the loop -------------------------------------------------------------------

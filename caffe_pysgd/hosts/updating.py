@@ -28,6 +28,7 @@ def build_updater(
     blobs: Sequence[Any],
     states: Optional[States] = None,
     observers: Sequence[Observer] = (),
+    clears_diffs: bool = False,
 ) -> Updater:
     """Return an updater of the parameters in a net's blobs.
 
@@ -36,6 +37,7 @@ def build_updater(
         blobs: the learnable parameters' blobs, in Caffe's order.
         states: the state slots, where the host keeps them; fresh ones if not given.
         observers: hear of every stage.
+        clears_diffs: leave nothing for a native update to do.
 
     Raises:
         UserError: a rule of the user's own is not there, or refuses its hyper-parameters.
@@ -55,6 +57,7 @@ def build_updater(
         states=states,
         observers=observers,
         treatments=_treatments(settings),
+        clears_diffs=clears_diffs,
     )
 
 
@@ -78,12 +81,6 @@ def fetch(updater: Updater, blobs: Sequence[Any]) -> None:
     """
     for parameter, blob in zip(updater.parameters, blobs):
         parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
-
-
-def clear_diffs(updater: Updater) -> None:
-    """Leave nothing for a native update to do."""
-    for parameter in updater.parameters:
-        parameter.diff.fill(0)
 
 
 def announcement(settings: InNetSettings, updater: Updater, state: str) -> str:

@@ -16,14 +16,15 @@ from caffe_pysgd.update.parameter import Parameter
 class Stage(Enum):
     """The stages of one update, in the order in which an observer hears of them.
 
-    The first two come for all parameters before the others, because clipping looks at all of them.
+    The first two come for all parameters before the others, because clipping looks at all of them;
+    the others come parameter by parameter.
     """
 
     GRADIENT = "gradient"  # diff as forward and backward left it, summed over iter_size passes
     CLIPPED = "clipped"  # diff after clip_gradients
     NORMALIZED = "normalized"  # diff after the division by iter_size
     REGULARIZED = "regularized"  # diff after weight decay
-    UPDATE = "update"  # diff as the update value; data still hold the old weights
+    UPDATE = "update"  # the update value; data still hold the old weights
     DATA = "data"  # the new weights
 
 

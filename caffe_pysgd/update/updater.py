@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -40,6 +40,8 @@ class Updater:
             zeros if not given.
         observers: hear of every stage.
         treatments: per parameter what applies to it, where that is not ``rule`` and ``h`` for all.
+        clears_diffs: leave every diff zero, rather than the update value as Caffe does, so that a
+            native update that follows does nothing.
 
     Attributes:
         clipping: what ``clip_gradients`` did in the last update, or None.
@@ -57,12 +59,14 @@ class Updater:
         states: Optional[Sequence[ParameterState]] = None,
         observers: Sequence[Observer] = (),
         treatments: Optional[Sequence[Treatment]] = None,
+        clears_diffs: bool = False,
     ) -> None:
         self.parameters = list(parameters)
         self.kernels = kernels
         self.treatments = list(treatments or [Treatment(rule, h)] * len(self.parameters))
         self.states = list(states) if states is not None else self._fresh_states()
         self.observers: List[Observer] = list(observers)
+        self.clears_diffs = clears_diffs
         self.clipping: Optional[Clipping] = None
         self._rule = rule
         self._adopt(h)
@@ -77,7 +81,25 @@ class Updater:
         for treatment in self.treatments:
             schedules.setdefault(schedule_of(treatment.h), Schedule(treatment.h))
         self._schedules = list(schedules.values())
-        self._schedule_of_each = [schedules[schedule_of(t.h)] for t in self.treatments]
+        self._turns = [
+            _Turn(
+                parameter,
+                treatment,
+                schedules[schedule_of(treatment.h)],
+                ParameterStep(
+                    name=parameter.name,
+                    gradient=parameter.diff,
+                    data=parameter.data,
+                    state=state,
+                    rate=F(0),
+                    decay=gradient.local_decay(parameter, treatment.h),
+                    iteration=0,
+                    h=treatment.h,
+                    kernels=self.kernels,
+                ),
+            )
+            for parameter, treatment, state in zip(self.parameters, self.treatments, self.states)
+        ]
 
     def change(self, iteration: int, **hyperparameters: Any) -> None:
         """Change hyper-parameters from this iteration on, for every parameter.
@@ -143,11 +165,11 @@ class Updater:
         listeners = [observer for observer in self.observers if observer.due(iteration)]
         tell = _teller(listeners, iteration, rate)
         self._clip(rate, tell)
-        for parameter, treatment, state, schedule in zip(
-            self.parameters, self.treatments, self.states, self._schedule_of_each
-        ):
-            self._compute_update(parameter, treatment, state, rates[schedule], iteration, tell)
-        self._apply(iteration, tell)
+        for turn in self._turns:
+            if turn.treatment.frozen(iteration):
+                turn.parameter.diff.fill(0)
+            else:
+                self._update(turn, rates[turn.schedule], iteration, tell)
         for observer in listeners:
             observer.end(iteration, rate)
         return rate
@@ -159,46 +181,35 @@ class Updater:
         for parameter in self.parameters:
             tell(parameter, Stage.CLIPPED, parameter.diff)
 
-    def _compute_update(
-        self,
-        parameter: Parameter,
-        treatment: Treatment,
-        state: ParameterState,
-        rate: np.float32,
-        iteration: int,
-        tell: Tell,
-    ) -> None:
-        h, rule, k = treatment.h, treatment.rule, self.kernels
-        if treatment.frozen(iteration):
-            parameter.diff.fill(0)
-            return
+    def _update(self, turn: _Turn, rate: np.float32, iteration: int, tell: Tell) -> None:
+        """Take one parameter from its gradient to its new weights."""
+        parameter, rule, k = turn.parameter, turn.treatment.rule, self.kernels
         gradient.normalize(parameter, self.h, k)
         tell(parameter, Stage.NORMALIZED, parameter.diff)
         if not rule.decoupled_decay:
-            gradient.regularize(parameter, h, k)
+            gradient.regularize(parameter, turn.treatment.h, k)
         tell(parameter, Stage.REGULARIZED, parameter.diff)
-        step = ParameterStep(
-            name=parameter.name,
-            gradient=parameter.diff,
-            data=parameter.data,
-            state=state,
-            rate=rate * F(parameter.lr_mult),
-            decay=gradient.local_decay(parameter, h),
-            iteration=iteration,
-            h=h,
-            kernels=k,
-        )
-        value = _call(rule, step)
-        if value is not parameter.diff:
-            _check_value(value, rule, step)
+        step = turn.step
+        step.gradient, step.data = parameter.diff, parameter.data
+        step.rate, step.iteration = rate * F(parameter.lr_mult), iteration
+        value = rule.update(step) if rule.trusted else _call(rule, step)
+        tell(parameter, Stage.UPDATE, value)
+        k.axpy(MINUS_ONE, value, parameter.data)
+        tell(parameter, Stage.DATA, parameter.data)
+        if self.clears_diffs:
+            parameter.diff.fill(0)
+        elif value is not parameter.diff:
             k.copy(value, parameter.diff)
-        tell(parameter, Stage.UPDATE, parameter.diff)
 
-    def _apply(self, iteration: int, tell: Tell) -> None:
-        for parameter, treatment in zip(self.parameters, self.treatments):
-            if not treatment.frozen(iteration):
-                self.kernels.axpy(MINUS_ONE, parameter.diff, parameter.data)
-            tell(parameter, Stage.DATA, parameter.data)
+
+@dataclass
+class _Turn:
+    """One parameter, and what its rule is told, made once and brought up to date."""
+
+    parameter: Parameter
+    treatment: Treatment
+    schedule: Schedule
+    step: ParameterStep
 
 
 def check(h: HyperParameters, rule: UpdateRule) -> None:
@@ -213,11 +224,13 @@ def check(h: HyperParameters, rule: UpdateRule) -> None:
         raise UserError(refusal)
 
 
-def _call(rule: UpdateRule, step: ParameterStep) -> object:
-    """Call a rule, and see to it that its state stays in the arrays that it was given.
+def _call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
+    """Call a rule of the user's, and look at what it returns and at what it did to its state.
+
+    The state must stay in the arrays that the rule was given: they are the snapshot's.
 
     Raises:
-        UserError: the rule failed; rule, parameter and iteration are named.
+        UserError: naming rule, parameter and iteration.
     """
     slots = dict(step.state)
     try:
@@ -233,15 +246,10 @@ def _call(rule: UpdateRule, step: ParameterStep) -> object:
             _check_array(array, f"{_where(rule, step)}: state['{slot}'] became", step)
             slots[slot][...] = array
     step.state.update(slots)
-    return value
+    return _checked_value(value, rule, step)
 
 
-def _check_value(value: object, rule: UpdateRule, step: ParameterStep) -> None:
-    """Refuse an update value of the wrong type or shape, or one that is not finite.
-
-    Raises:
-        UserError: naming rule, parameter and iteration.
-    """
+def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.ndarray:
     returned = f"{_where(rule, step)}: update() returned"
     array = _check_array(value, returned, step)
     finite = np.isfinite(array)
@@ -251,6 +259,7 @@ def _check_value(value: object, rule: UpdateRule, step: ParameterStep) -> None:
             f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
             f"{index}: {array[index]} from gradient {step.gradient[index]}"
         )
+    return array
 
 
 def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:

@@ -49,6 +49,7 @@ class UpdateRule:
         name: how YAML and messages call it; a user's own goes by ``module:Class``.
         slots: the names of the arrays that the rule keeps for each parameter, each as long as the
             parameter and zero before the first update. They live in the snapshots.
+        trusted: whether what it returns is used without a look; for the rules of this package.
         decoupled_decay: whether the rule applies the weight decay itself, so that none is added to
             the gradient.
     """
@@ -56,11 +57,13 @@ class UpdateRule:
     name: str = ""
     slots: Tuple[str, ...] = ()
     decoupled_decay = False
+    trusted = False
 
     def update(self, p: ParameterStep) -> np.ndarray:
         """Return the update value, which is then subtracted from the weights.
 
-        It has the gradient's shape and type, and may be the gradient's own array, changed in place.
+        It has the gradient's shape and type. It may be an array of the state, or the gradient's
+        own, changed in place.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define update(self, p)")
 

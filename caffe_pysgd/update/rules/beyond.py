@@ -24,6 +24,7 @@ class PyTorchSGD(UpdateRule):
     """
 
     name = "pytorch_sgd"
+    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -40,6 +41,7 @@ class SGDW(UpdateRule):
     """
 
     name = "sgdw"
+    trusted = True
     slots = ("history",)
     decoupled_decay = True
 
@@ -57,6 +59,7 @@ class AdamW(UpdateRule):
     """
 
     name = "adamw"
+    trusted = True
     slots = ("m", "v")
     decoupled_decay = True
 
@@ -71,6 +74,7 @@ class AMSGrad(UpdateRule):
     """
 
     name = "amsgrad"
+    trusted = True
     slots = ("m", "v", "v_max")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -88,6 +92,7 @@ class NAdam(UpdateRule):
     """
 
     name = "nadam"
+    trusted = True
     slots = ("m", "v")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -104,6 +109,7 @@ class Adamax(UpdateRule):
     """
 
     name = "adamax"
+    trusted = True
     slots = ("m", "u")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -124,6 +130,7 @@ class LARS(UpdateRule):
     """
 
     name = "lars"
+    trusted = True
     slots = ("history",)
     decoupled_decay = True
 
@@ -141,6 +148,7 @@ class Lamb(UpdateRule):
     """
 
     name = "lamb"
+    trusted = True
     slots = ("m", "v")
     decoupled_decay = True
 
@@ -156,6 +164,7 @@ class Lion(UpdateRule):
     """
 
     name = "lion"
+    trusted = True
     slots = ("m",)
     decoupled_decay = True
 

@@ -25,13 +25,13 @@ class SGD(UpdateRule):
     """Stochastic gradient descent with momentum (Caffe's ``sgd_solver.cpp``)."""
 
     name = "sgd"
+    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
         g, history, k = p.gradient, p.state["history"], p.kernels
         k.axpby(p.rate, g, p.h.momentum, history)  # history = r g + momentum history
-        k.copy(history, g)
-        return g
+        return history
 
 
 class Nesterov(UpdateRule):
@@ -40,6 +40,7 @@ class Nesterov(UpdateRule):
     """
 
     name = "nesterov"
+    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -49,8 +50,7 @@ class Nesterov(UpdateRule):
         k.axpby(p.rate, g, momentum, history)  # history = r g + momentum history
         # Step back by the old history, then over by the new one:
         k.axpby(ONE + momentum, history, -momentum, u)  # u = (1 + momentum) history - momentum u
-        k.copy(u, g)
-        return g
+        return u
 
 
 class AdaGrad(UpdateRule):
@@ -59,6 +59,7 @@ class AdaGrad(UpdateRule):
     """
 
     name = "adagrad"
+    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -81,6 +82,7 @@ class RMSProp(UpdateRule):
     """Tieleman, Hinton, "Lecture 6.5: RMSProp", Coursera, 2012 (Caffe's ``rmsprop_solver.cpp``)."""
 
     name = "rmsprop"
+    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -107,6 +109,7 @@ class AdaDelta(UpdateRule):
     """
 
     name = "adadelta"
+    trusted = True
     slots = ("history", "update_history")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -133,6 +136,7 @@ class Adam(UpdateRule):
     """
 
     name = "adam"
+    trusted = True
     slots = ("m", "v")
 
     def update(self, p: ParameterStep) -> np.ndarray:
