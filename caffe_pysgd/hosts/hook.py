@@ -12,6 +12,7 @@ import numpy as np
 
 from caffe_pysgd.hosts.native import (
     Source,
+    adopt_state,
     check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
@@ -145,9 +146,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         """
         state = check_native_snapshot(Path(state_file), self.run)
         self._restore_native(state)
-        for (index, slot), values in zip(self.run.settings().state_layout(), state.history):
-            self.updater.states[index][slot][...] = values
-        self.updater.resume(state.iteration, state.current_step)
+        adopt_state(self.run, self.updater, state)
 
     def _restore_native(self, state: SolverState) -> None:
         """Let the native solver load weights, iteration and step; its own history is zeros."""

@@ -219,7 +219,20 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
             top[UPDATE_RATIO].data[...] = take_over.figures.ratio
 
 
-class Parameters(_caffe.Layer):  # type: ignore[name-defined]
+class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]
+    """A layer without tops and bottoms: it has nothing to do but its setup."""
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        pass
+
+
+class Parameters(_AsideOfTheData):
     """The last layer but one: shares every learnable parameter, by name."""
 
     @_speaks_before_it_dies
@@ -232,20 +245,8 @@ class Parameters(_caffe.Layer):  # type: ignore[name-defined]
         take_over.blobs = [self.blobs[i] for i in range(len(self.blobs))]
         take_over.parameters_layer = self
 
-    @_speaks_before_it_dies
-    def reshape(self, bottom: Any, top: Any) -> None:
-        pass
 
-    @_speaks_before_it_dies
-    def forward(self, bottom: Any, top: Any) -> None:
-        pass
-
-    @_speaks_before_it_dies
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
-        pass
-
-
-class Seal(_caffe.Layer):  # type: ignore[name-defined]
+class Seal(_AsideOfTheData):
     """The last layer: completes the take-over once the net has registered its parameters."""
 
     @_speaks_before_it_dies
@@ -257,18 +258,6 @@ class Seal(_caffe.Layer):  # type: ignore[name-defined]
         del take_over.parameters_layer.blobs[:]
         if not take_over.settings.registered:
             take_over.add_state_blobs()
-
-    @_speaks_before_it_dies
-    def reshape(self, bottom: Any, top: Any) -> None:
-        pass
-
-    @_speaks_before_it_dies
-    def forward(self, bottom: Any, top: Any) -> None:
-        pass
-
-    @_speaks_before_it_dies
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
-        pass
 
 
 def _resume_wanted(setting: str) -> Optional[bool]:

@@ -118,6 +118,13 @@ def _check_space(run: Run, net: Any, path: Path) -> None:
         file.truncate(0)
 
 
+def adopt_state(run: Run, updater: Updater, state: SolverState) -> None:
+    """Let an updater go on from what a ``.solverstate`` holds."""
+    for (index, slot), values in zip(run.settings().state_layout(), state.history):
+        updater.states[index][slot][...] = values
+    updater.resume(state.iteration, state.current_step)
+
+
 def check_snapshot_prefix(run: Run) -> None:
     """Check that snapshots can be written, as Caffe does before training.
 

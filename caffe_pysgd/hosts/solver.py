@@ -19,6 +19,7 @@ from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.native import (
     Source,
+    adopt_state,
     check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
@@ -264,10 +265,8 @@ class Solver:
         """
         state = check_native_snapshot(Path(state_file), self._run)
         self.net.copy_from(str(state.learned_net))
-        for (index, slot), values in zip(self._run.settings().state_layout(), state.history):
-            self.updater.states[index][slot][...] = values
+        adopt_state(self._run, self.updater, state)
         self._iter = state.iteration
-        self.updater.resume(state.iteration, state.current_step)
 
     # -- the pieces of the loop -------------------------------------------------------------------
 
