@@ -72,15 +72,8 @@ def _module() -> Iterator[Finding]:
     caffe = pycaffe.compiled()
     pycaffe.messages()
     yield Finding("pycaffe", f"{caffe.__version__}, {caffe.__file__}")
-    has_layer = "Python" in list(caffe.layer_type_list())
-    yield Finding(
-        "Python layer",
-        "yes" if has_layer else "no",
-        ""
-        if has_layer
-        else "this Caffe was built without WITH_PYTHON_LAYER=1; build it with, "
-        "or run 'make setup' for one that has it",
-    )
+    pycaffe.require_python_layer(caffe.layer_type_list())
+    yield Finding("Python layer", "yes")
 
 
 def _kernels() -> Iterator[Finding]:

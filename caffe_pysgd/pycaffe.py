@@ -17,7 +17,7 @@ import shutil
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 from caffe_pysgd.errors import UserError
 
@@ -91,6 +91,19 @@ def messages() -> Any:
         UserError: there is no importable Caffe.
     """
     return _import("proto.caffe_pb2")
+
+
+def require_python_layer(layer_types: Iterable[str]) -> None:
+    """Check that Caffe knows layers written in Python, among the types that it lists.
+
+    Raises:
+        UserError: it was built without them.
+    """
+    if "Python" not in layer_types:
+        raise UserError(
+            "this Caffe was built without the Python layer; build it with WITH_PYTHON_LAYER=1, or "
+            "run 'make setup' for one that has it"
+        )
 
 
 def library_path() -> str:

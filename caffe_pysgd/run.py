@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from caffe_pysgd import pycaffe
 from caffe_pysgd.config import Configuration, ParameterGroup, UpdateOptions, read_configuration
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.files import write_whole
@@ -139,8 +140,13 @@ class Run:
         return self._write(directory, solver, self.net)
 
     def write_injected(self, directory: Path, registered: bool = False) -> Path:
-        """Write the run with Python's update into a folder; return the solver file."""
+        """Write the run with Python's update into a folder; return the solver file.
+
+        Raises:
+            UserError: Caffe was built without the Python layer, or a file cannot be written.
+        """
         settings = self.settings(registered)
+        pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
         net = injection.inject_net(self.net, self.state, self.parameters, settings)
         net_path = directory / "net.prototxt"
         solver = injection.neutral_solver(self.solver, net_path, self.caffe_knows_the_rate())

@@ -280,7 +280,7 @@ def make_venv(caffe: Caffe) -> None:
             clean_environment(PYTHONPATH=str(wheel)),
         )
     else:
-        run(command, "cannot make .venv")
+        run(command, f"cannot make .venv with {caffe.python} (is its python3-venv installed?)")
         pins = "".join(f"{name}=={version}\n" for name, version in caffe.versions.items())
         CONSTRAINTS_FOUND.write_text(pins)
     if caffe.place:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from failing import failure
 
+from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
+
 
 def test_doctor_finds_that_training_can_run(cli: Any) -> None:
     process = cli("doctor")
@@ -112,3 +115,11 @@ def test_a_package_that_fails_inside_caffe_only_is_found_there(
     if broken != "numpy":  # without NumPy not even the probe is imported
         assert f"FAIL {broken} inside caffe" in process.stdout
         assert "binds to the wrong library" in process.stdout
+
+
+def test_a_caffe_without_the_python_layer_is_told_what_it_lacks() -> None:
+    types = list(pycaffe.compiled().layer_type_list())
+    pycaffe.require_python_layer(types)
+    types.remove("Python")
+    with pytest.raises(UserError, match="built without the Python layer; build it with WITH_PYTH"):
+        pycaffe.require_python_layer(types)
