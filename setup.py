@@ -32,7 +32,7 @@ setup(
     install_requires=[
         "numpy>=1.19,<2",
         "pyyaml>=5.3",
-        "protobuf>=3.12",
+        "protobuf>=3.12,<4",  # pycaffe's caffe_pb2.py refuses 4
         "click>=8.0",
         "pydantic>=2.5,<3",
         "rich>=12",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from caffe_pysgd.errors import UserError
     from caffe_pysgd.hosts.hook import take_over
     from caffe_pysgd.hosts.solver import (
+        Action,
         AdaDeltaSolver,
         AdaGradSolver,
         AdamSolver,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Action",
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
@@ -50,8 +52,10 @@ _SOLVERS = "caffe_pysgd.hosts.solver"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_"):
         raise AttributeError(f"module 'caffe_pysgd' has no attribute '{name}'")
+    if name not in __all__:  # so that a program changes over with `import caffe_pysgd as caffe`
+        return getattr(pycaffe.whole(), name)
     module = _MODULES.get(name, _SOLVERS)
     if module.startswith("caffe_pysgd.hosts"):
         pycaffe.whole()  # whoever drives Caffe from Python wants net.params, net.blobs, ...

@@ -7,6 +7,8 @@ blob for each learnable parameter of the injected net.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, Tuple
 
@@ -17,6 +19,7 @@ from caffe_pysgd.files import replacing
 from caffe_pysgd.prototxt.in_net import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
+    HEADER_SIZE,
     HOOK_NAME,
     InNetSettings,
     pack_header,
@@ -50,7 +53,7 @@ def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
         UserError: it is no in-net snapshot of this run, or Caffe has no such rule.
     """
     _refuse_unknown_rules(run)
-    model_path = check_snapshot(snapshot, run)
+    model_path = check_snapshot(snapshot, run).learned_net
     settings = run.settings()
     hook = read_model(model_path)[settings.hook_name]
     iteration, current_step = unpack_header(hook[HEADER_BLOB])
@@ -78,12 +81,34 @@ def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
             _add_hook_to_hdf5(stock.learned_net, beside, settings, hook)
         else:
             _add_hook(stock.learned_net, beside, run, settings, hook)
-    extra = [blob.shape for blob in hook] if settings.registered else [(1,)]
-    shapes = [*extra, *(p.shape for p in run.parameters)]
-    zeros = [np.zeros(int(np.prod(shape)), np.float32) for shape in shapes]
-    neutral = SolverState(stock.iteration, stock.current_step, model, zeros)
-    write_solver_state(state, neutral, shapes)
+    write_neutral_state(state, run, settings, replace(stock, learned_net=model))
     return state
+
+
+def neutral_count(run: Run, settings: InNetSettings) -> int:
+    """Return how many history blobs the neutral solver of an injected net keeps."""
+    return len(_neutral_shapes(run, settings))
+
+
+def write_neutral_state(path: Path, run: Run, settings: InNetSettings, state: SolverState) -> None:
+    """Write the ``.solverstate`` of an injected net: iteration, step, model, and zeros.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    shapes = _neutral_shapes(run, settings)
+    zeros = [np.zeros(math.prod(shape), np.float32) for shape in shapes]
+    neutral = SolverState(state.iteration, state.current_step, state.learned_net, zeros)
+    write_solver_state(path, neutral, shapes)
+
+
+def _neutral_shapes(run: Run, settings: InNetSettings) -> List[Tuple[int, ...]]:
+    """The learnable parameters of an injected net: the hook's own blobs, then the net's."""
+    hook: List[Tuple[int, ...]] = [(1,)]
+    if settings.registered:
+        hook.append((HEADER_SIZE,))
+        hook += [(settings.parameters[index].count,) for index, _ in settings.state_layout()]
+    return hook + [p.shape for p in run.parameters]
 
 
 def strip(model: Path, output: Path) -> None:

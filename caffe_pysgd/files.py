@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.unlink(name)
             raise
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
 def write_whole(contents: Mapping[Path, str]) -> None:
@@ -46,6 +47,12 @@ def write_whole(contents: Mapping[Path, str]) -> None:
     with ExitStack() as stack:
         for path, content in contents.items():
             stack.enter_context(replacing(path)).write_text(content, encoding="utf-8")
+
+
+def _reason(error: OSError) -> str:
+    """Return why, in the system's words; HDF5 hides them in several lines of its own."""
+    number = re.search(r"errno = (\d+)", str(error))
+    return error.strerror or (os.strerror(int(number[1])) if number else str(error))
 
 
 def _umask() -> int:

@@ -31,8 +31,8 @@ class _PackageInTwoSteps(types.ModuleType):
     """The ``caffe`` package before its ``__init__.py`` was run."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("__") and name not in ("__all__", "__version__"):
+            raise AttributeError(name)  # the import system looks for these by itself
         self.__class__ = types.ModuleType  # type: ignore[assignment]
         self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
         return getattr(self, name)

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from itertools import zip_longest
 from pathlib import Path
-from typing import Sequence
+from typing import Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, plain_rule_name
+from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, InNetSettings
 from caffe_pysgd.run import Run
 from caffe_pysgd.snapshots import Model, SolverState, read_model, read_solver_state
+from caffe_pysgd.update import find_rule
 
 
-def check_snapshot(path: Path, run: Run) -> Path:
-    """Check that the in-net update can resume from a ``.solverstate``; return its model's path.
+def check_snapshot(path: Path, run: Run) -> SolverState:
+    """Check that the in-net update can resume from a ``.solverstate``; return what that holds.
 
     Raises:
         UserError: it is no solver state, its model is missing or is of another net, or the model
             holds no state, or another rule's.
     """
-    state = read_solver_state(path)
-    if not state.learned_net.exists():
-        raise UserError(
-            f"{path}: its model {state.learned_net} is not there (Caffe reads it relative to the "
-            f"working directory, {Path.cwd()})"
-        )
-    model = read_model(state.learned_net)
-    _check_weights_fit(state.learned_net, model, run)
+    state, model = _read(path, run)
     settings = run.settings()
     if settings.hook_name not in model:
         raise UserError(
-            f"{path}: {_why_no_state(model, settings.rule)}; to start from its "
-            f"weights alone, give --weights {state.learned_net}"
+            f"{path}: {_why_no_state(state, model, settings)}; to start from its weights alone, "
+            f"give --weights {state.learned_net}"
         )
     held = len(model[settings.hook_name]) - FIRST_STATE_BLOB
     if held != len(settings.state_names()):
@@ -38,7 +34,7 @@ def check_snapshot(path: Path, run: Run) -> Path:
             f"{state.learned_net}: holds {held} state blobs, {len(settings.state_names())} are "
             "wanted; the file is damaged"
         )
-    return state.learned_net
+    return state
 
 
 def check_native_snapshot(path: Path, run: Run) -> SolverState:
@@ -52,20 +48,14 @@ def check_native_snapshot(path: Path, run: Run) -> SolverState:
         UserError: it is no solver state, its model is missing or of another net, or its history is
             another rule's.
     """
-    state = read_solver_state(path)
-    if not state.learned_net.exists():
-        raise UserError(
-            f"{path}: its model {state.learned_net} is not there (it is looked for relative to "
-            f"the working directory, {Path.cwd()})"
-        )
-    _check_weights_fit(state.learned_net, read_model(state.learned_net), run)
+    state, model = _read(path, run)
     settings = run.settings()
     if state.rule and (state.rule != run.rule or state.names != tuple(settings.state_names())):
         raise UserError(
             f"{path}: holds the state of rule '{state.rule}' ({_listed(state.names)}), this run "
             f"has rule '{run.rule}' ({_listed(settings.state_names())})"
         )
-    if any(name.startswith("pysgd_") for name in read_model(state.learned_net)):
+    if any(HOOK_NAME.match(name) for name in model):
         raise UserError(
             f"{path}: was taken by an in-net run; 'caffe-pysgd convert' makes a stock snapshot "
             "of it"
@@ -80,37 +70,63 @@ def check_native_snapshot(path: Path, run: Run) -> SolverState:
     return state
 
 
-# Means of squares are never negative; a history of gradients has both signs, save by chance.
-_SQUARES = {
-    "sgd": (False,), "nesterov": (False,), "adagrad": (True,), "rmsprop": (True,),
-    "adadelta": (True, True), "adam": (False, True),
-}  # fmt: skip
-
-
 # All values of a unit (what one output of a layer has for weights) share their sign where its
-# inputs do. So many units of one sign are no chance.
+# inputs do. So many units of one sign are hardly ever chance.
 _UNITS = 16
 
 
 def _check_signs(path: Path, state: SolverState, run: Run) -> None:
-    rule = run.rule
-    if state.rule or rule not in _SQUARES or not state.history:
+    """Tell sums of squares, which are never negative, from histories of gradients."""
+    override = os.environ.get("CAFFE_PYSGD_RESUME", run.update.resume) == "always"
+    if state.rule or override:
         return
-    shapes = [parameter.shape for parameter in run.parameters]
-    count = len(state.history) // len(_SQUARES[rule])
-    for number, squares in enumerate(_SQUARES[rule]):
-        blobs = state.history[number * count : (number + 1) * count]
-        negative = any(bool((blob < 0).any()) for blob in blobs)
+    rule, parameters = find_rule(run.rule), run.settings().parameters
+    for slot in rule.slots:
+        blobs = [
+            (parameters[index].shape, values)
+            for (index, its_slot), values in zip(run.settings().state_layout(), state.history)
+            if its_slot == slot
+        ]
+        negative = any(bool((values < 0).any()) for _, values in blobs)
         units = sum(
-            int(blob.reshape(shape[0], -1).any(axis=1).sum())
-            for blob, shape in zip(blobs, shapes)
+            int(values.reshape(shape[0], -1).any(axis=1).sum())
+            for shape, values in blobs
             if len(shape) > 1
         )
+        squares = slot in rule.squares
         if (squares and negative) or (not squares and not negative and units >= _UNITS):
-            what = "squares, which are never negative" if squares else "both signs"
+            found = "negative values" if negative else "no negative value at all"
             raise UserError(
-                f"{path}: was taken with another solver type: the history of '{rule}' has {what}"
+                f"{path}: its {slot} has {found}, which is not like rule '{run.rule}': it was "
+                "taken with another solver type; if it was not, set CAFFE_PYSGD_RESUME=always"
             )
+
+
+def _read(path: Path, run: Run) -> Tuple[SolverState, Model]:
+    """Return a solver state and its model, which must be of the run's net."""
+    state = read_solver_state(path)
+    if not state.learned_net.exists():
+        raise UserError(
+            f"{path}: its model {state.learned_net} is not there (it is looked for relative to "
+            f"the working directory, {Path.cwd()})"
+        )
+    model = read_model(state.learned_net)
+    for parameter in run.parameters:
+        shapes = model.shapes.get(parameter.layer, [])
+        another = f"{state.learned_net}: is a snapshot of another net"
+        if len(shapes) <= parameter.index:
+            raise UserError(f"{another}: it has no parameter {parameter.name}")
+        if _plain(shapes[parameter.index]) != _plain(parameter.shape):
+            raise UserError(
+                f"{another}: {parameter.name} has shape {shapes[parameter.index]} there, "
+                f"{parameter.shape} here"
+            )
+    return state, model
+
+
+def _plain(shape: Sequence[int]) -> Tuple[int, ...]:
+    """Return a shape without ones: old models have four axes throughout."""
+    return tuple(axis for axis in shape if axis != 1)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -128,31 +144,27 @@ def check_weights(path: Path) -> Path:
     return path
 
 
-def _why_no_state(model: Model, rule: str) -> str:
-    held = [HOOK_NAME.match(layer) for layer in model]
-    rules = [match["rule"] for match in held if match]
-    if not rules:
-        return "was taken by the native solver and holds no state of the in-net update"
-    if rules[0] != plain_rule_name(rule):
-        return f"holds the state of rule '{rules[0]}', this run has rule '{rule}'"
-    return (
-        f"holds the state of rule '{rules[0]}' for other parameters, or with other slots or rules "
-        "for some of them"
-    )
-
-
-def _check_weights_fit(path: Path, model: Model, run: Run) -> None:
-    for parameter in run.parameters:
-        count = 1
-        for dimension in parameter.shape:
-            count *= dimension
-        blobs = model.get(parameter.layer)
-        if blobs is None or len(blobs) <= parameter.index:
-            raise UserError(
-                f"{path}: is a snapshot of another net: it has no parameter {parameter.name}"
-            )
-        if blobs[parameter.index].size != count:
-            raise UserError(
-                f"{path}: is a snapshot of another net: {parameter.name} has "
-                f"{blobs[parameter.index].size} values there, {count} here"
-            )
+def _why_no_state(state: SolverState, model: Model, settings: InNetSettings) -> str:
+    hooks = [(name, match["rule"]) for name in model if (match := HOOK_NAME.match(name))]
+    if not hooks:
+        taken = (
+            f"by a solver in Python, rule '{state.rule}',"
+            if state.rule
+            else "by Caffe's own solver"
+        )
+        return (
+            f"was taken {taken} and holds no state of the in-net update; 'caffe-pysgd convert' "
+            "makes an in-net snapshot of it"
+        )
+    name, rule = hooks[0]
+    if name in model.notes:
+        held = InNetSettings.from_json(model.notes[name])
+        rule = held.rule
+        ours, theirs = settings.state_names(), held.state_names()
+        for wanted, found in zip_longest(ours, theirs, fillvalue="nothing"):
+            if wanted != found:
+                return (
+                    f"holds the state of rule '{rule}' ({found}), this run has rule "
+                    f"'{settings.rule}' ({wanted})"
+                )
+    return f"holds the state of rule '{rule}', this run has rule '{settings.rule}'"

@@ -22,7 +22,14 @@ from caffe_pysgd.prototxt.solver import (
     train_state,
 )
 from caffe_pysgd.prototxt.text import to_text
-from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, lr_policies
+from caffe_pysgd.update import (
+    NATIVE_RULES,
+    HyperParameters,
+    check,
+    find_rule,
+    lr_policies,
+    make_rule,
+)
 
 _NO_GROUP = ParameterGroup(match="*")
 
@@ -73,7 +80,7 @@ class Run:
             display=self.solver.display,
             resume=self.update.resume,
             registered=registered or needs_registered_state(self.solver, self.net),
-            module_path=_module_path(self.source) if self._has_own_modules() else "",
+            module_path=_module_path(self.source) if _names_modules(self.update) else "",
         )
 
     def _parameter_settings(
@@ -95,11 +102,6 @@ class Run:
             group.freeze_until or 0,
             0 if kept else group.freeze_from,
         )
-
-    def _has_own_modules(self) -> bool:
-        names = [self.rule, self.h.lr_policy]
-        names += [name for group in self.groups for name in (group.rule, group.lr_policy) if name]
-        return any(":" in name for name in names)
 
     def _beyond_caffe(self) -> str:
         """Return what of this run the native solver cannot do, or an empty string."""
@@ -190,17 +192,18 @@ def resolve(
     beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
     for name, value in given.items():
         set_field(solver, name, value)
-    sys.path.insert(0, _module_path(source))
+    if _names_modules(update):
+        sys.path.insert(0, _module_path(source))
     rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
     injection.refuse_injected(where, net)
     try:
         h = hyperparameters(solver, beyond)
-        check(h, find_rule(rule)())
+        check(h, make_rule(rule))
     except (ValueError, UserError) as error:
         raise UserError(f"{source}: {error}") from error
     state = train_state(solver, net, level, stages)
-    parameters = learnable_parameters(where, net, state)
+    parameters = learnable_parameters(configuration.solver, solver, where, net, state)
     groups = _assign_groups(source, update, parameters)
     for number, group in enumerate(update.params):
         _check_group(f"{source}: update.params[{number}]", group, h, rule)
@@ -215,6 +218,13 @@ def needs_registered_state(solver: Any, net: Any) -> bool:
     """
     hdf5 = solver.snapshot_format == type(solver).HDF5
     return bool(hdf5 or solver.debug_info or net.debug_info)
+
+
+def _names_modules(update: UpdateOptions) -> bool:
+    """Return whether a rule or a policy is the user's own, ``module:name``."""
+    names = [update.rule, update.lr_policy]
+    names += [name for group in update.params for name in (group.rule, group.lr_policy)]
+    return any(":" in name for name in names if name)
 
 
 def _module_path(source: Path) -> str:
@@ -276,7 +286,7 @@ def _check_group(where: str, group: ParameterGroup, h: HyperParameters, rule: st
         _find_rule(f"{where}.rule", group.rule)
     own: Dict[str, Any] = {**h.as_plain(), **group.hyperparameters()}
     try:
-        check(HyperParameters(**own), find_rule(group.rule or rule)())
+        check(HyperParameters(**own), make_rule(group.rule or rule))
     except (ValueError, UserError) as error:
         raise UserError(f"{where}.{error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,27 @@ from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
 
-Model = Dict[str, List[np.ndarray]]
+
+class Model(Dict[str, List[np.ndarray]]):
+    """A model's blobs by layer name, each flat float32.
+
+    HDF5 keeps a shared blob with its owner only; with the others it is empty here.
+
+    Attributes:
+        shapes: the blobs' shapes.
+        notes: what the layers were told (``python_param.param_str``), for those that were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: Dict[str, List[Tuple[int, ...]]] = {}
+        self.notes: Dict[str, str] = {}
+
+    def add(self, layer: str, blobs: Sequence[np.ndarray]) -> None:
+        """Add a layer with its blobs in their shapes."""
+        self[layer] = [blob.ravel() for blob in blobs]
+        self.shapes[layer] = [blob.shape for blob in blobs]
+
 
 _HDF5 = ".h5"
 
@@ -43,21 +64,26 @@ class SolverState:
 
 
 def read_model(path: Path) -> Model:
-    """Return a model's blobs by layer name, each flat float32.
-
-    HDF5 keeps a shared blob with its owner only; with the others it is empty here.
+    """Return what a ``.caffemodel`` holds.
 
     Raises:
         UserError: there is no such file, or it is not a model.
     """
     what = "model (.caffemodel)"
+    model = Model()
     if is_hdf5(path):
         with _open_hdf5(path, what) as file:
-            return {layer: _numbered(blobs) for layer, blobs in file["data"].items()}
+            for name, blobs in file["data"].items():
+                model.add(name, _numbered(blobs))
+        return model
     net = _read_message(path, pycaffe.messages().NetParameter(), what)
     # Models of before Caffe 1.0 hold V1 layers, and those may wrap V0 layers.
     old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
-    model = {layer.name: [_values(blob) for blob in layer.blobs] for layer in (*net.layer, *old)}
+    for layer in (*net.layer, *old):
+        model.add(layer.name, [_values(blob) for blob in layer.blobs])
+    for layer in net.layer:
+        if layer.python_param.param_str:
+            model.notes[layer.name] = layer.python_param.param_str
     if not any(model):
         raise _not_a(path, what)
     return model
@@ -75,23 +101,26 @@ def read_solver_state(path: Path) -> SolverState:
             learned_net = file["learned_net"][()]
             if isinstance(learned_net, bytes):
                 learned_net = learned_net.split(b"\0")[0].decode()
-            return SolverState(
+            return _solver_state(
                 int(file["iter"][()]),
                 int(file["current_step"][()]),
-                Path(learned_net),
+                learned_net,
                 _numbered(file["history"]),
-                *_read_note(file.attrs.get(_NOTE, "")),
+                file.attrs.get(_NOTE, ""),
             )
     state = _read_message(path, pycaffe.messages().SolverState(), what)
     if not state.HasField("iter"):
         raise _not_a(path, what)
-    return SolverState(
-        state.iter,
-        state.current_step,
-        Path(state.learned_net),
-        [_values(blob) for blob in state.history],
-        *_read_note(_noted(state)),
-    )
+    history = [_values(blob) for blob in state.history]
+    return _solver_state(state.iter, state.current_step, state.learned_net, history, _noted(state))
+
+
+def _solver_state(
+    iteration: int, current_step: int, learned_net: str, history: List[np.ndarray], note: str
+) -> SolverState:
+    rule, names = _read_note(note)
+    kept = [values.ravel() for values in (history[: len(names)] if rule else history)]
+    return SolverState(iteration, current_step, Path(learned_net), kept, rule, names)
 
 
 def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[int, ...]]) -> None:
@@ -135,8 +164,11 @@ _NOTE_FIELD = 2000
 
 def _note_field(note: str) -> bytes:
     """Return the note as a length-delimited protobuf field."""
-    content = note.encode()
-    return bytes(encoder.TagBytes(_NOTE_FIELD, 2) + encoder._VarintBytes(len(content)) + content)
+    return _field(_NOTE_FIELD, note.encode())
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes(encoder.TagBytes(number, 2) + encoder._VarintBytes(len(content)) + content)
 
 
 def _noted(state: Any) -> str:
@@ -159,9 +191,34 @@ def _read_note(note: str) -> Tuple[str, Tuple[str, ...]]:
 
 
 def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
-    """Fill a ``BlobProto``."""
+    """Fill a ``BlobProto``.
+
+    The data go in as the bytes that they are on the wire; value by value it would take a second
+    for ten million.
+    """
     blob.shape.dim.extend(shape)
-    blob.data.extend(values.tolist())
+    content = np.ascontiguousarray(values, "<f4").tobytes()
+    blob.MergeFromString(_field(_BLOB_DATA, content))
+
+
+_BLOB_DATA = 5  # repeated float data = 5 [packed = true]
+
+
+def _values(blob: Any) -> np.ndarray:
+    """Return a ``BlobProto``'s data in its shape, again through the bytes on the wire."""
+    data_only = type(blob)()
+    data_only.CopyFrom(blob)
+    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
+    for field in ("shape", "diff", "double_data", "double_diff", *_OLD_SHAPE):
+        data_only.ClearField(field)
+    count = len(blob.data)
+    if not count:
+        return np.array(blob.double_data, np.float32)
+    values = np.frombuffer(data_only.SerializeToString()[-4 * count :], "<f4").astype(np.float32)
+    return values.reshape(shape) if math.prod(shape) == count else values
+
+
+_OLD_SHAPE = ("num", "channels", "height", "width")
 
 
 def add_diffs(path: Path, net: Any) -> None:
@@ -227,7 +284,7 @@ def hdf5_file(path: Path, mode: str) -> Any:
 
 def _numbered(group: Any) -> List[np.ndarray]:
     """Return the arrays that a group holds under their numbers."""
-    found = {int(name): np.array(array, np.float32).ravel() for name, array in group.items()}
+    found = {int(name): np.array(array, np.float32) for name, array in group.items()}
     return [
         found.get(number, np.empty(0, np.float32)) for number in range(max(found, default=-1) + 1)
     ]
@@ -245,7 +302,3 @@ def _read_message(path: Path, empty: Any, what: str) -> Any:
 
 def _not_a(path: Path, what: str) -> UserError:
     return UserError(f"{path}: is not a whole Caffe {what}")
-
-
-def _values(blob: Any) -> np.ndarray:
-    return np.array(blob.data, dtype=np.float32)

@@ -21,6 +21,9 @@ from caffe_pysgd.snapshots import Model, read_model, read_solver_state
 Progress = Callable[[int], None]
 """Is told the last iteration that Caffe's log mentioned."""
 
+# The working directory is for the net's files; it must not stand in the way of an import.
+_ALONE = "import sys; del sys.path[0]; import caffe_pysgd;"
+
 _ITERATION = re.compile(rb"\] Iteration (\d+)")
 _TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
 _TEST_OUTPUT = re.compile(r"Test net output #\d+: (\S+) = (\S+)")
@@ -89,7 +92,7 @@ def train_hook(run: Run, directory: Path, flags: Sequence[str], progress: Progre
     Raises:
         UserError: Caffe failed; its own reason is given.
     """
-    program = "import sys, caffe_pysgd; caffe_pysgd.take_over(sys.argv[1]).solve()"
+    program = f"{_ALONE} caffe_pysgd.take_over(sys.argv[1]).solve()"
     return _train_in_python(run, directory, [sys.executable, "-c", program], progress)
 
 
@@ -99,7 +102,7 @@ def train_solver(run: Run, directory: Path, flags: Sequence[str], progress: Prog
     Raises:
         UserError: Caffe failed; its own reason is given.
     """
-    program = "import sys, caffe_pysgd; caffe_pysgd.get_solver(sys.argv[1]).solve()"
+    program = f"{_ALONE} caffe_pysgd.get_solver(sys.argv[1]).solve()"
     return _train_in_python(run, directory, [sys.executable, "-c", program], progress)
 
 

@@ -72,6 +72,10 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "
 """
 )
 
+# The sharer says that the parameter they share is frozen; the owner, which does not say, computes
+# its gradient all the same, and clipping sees it.
+SHARER_FREEZES = SHARED.replace('param { name: "w" lr_mult: 3 }', 'param { name: "w" lr_mult: 0 }')
+
 # BatchNorm keeps statistics in learnable parameters that it freezes itself; dropout draws numbers.
 NORMALIZED = (
     'name: "normalized"'
@@ -145,7 +149,12 @@ RULES_OF_CAFFE: dict[str, dict[str, Any]] = {
     "Adam": {"momentum2": 0.995, "base_lr": 0.001},
 }
 
-NETS = {"small": SMALL, "shared": SHARED, "normalized": NORMALIZED}
+NETS = {
+    "small": SMALL,
+    "shared": SHARED,
+    "sharer freezes": SHARER_FREEZES,
+    "normalized": NORMALIZED,
+}
 
 
 def prototxt(fields: dict[str, Any]) -> str:

@@ -10,12 +10,14 @@ import click
 
 from caffe_pysgd.errors import UserError
 
+_INT32 = 2**31 - 1
+
 source_argument = click.argument("source", metavar="X", type=click.Path(path_type=Path))
 
 iterations_option = click.option(
     "--iterations",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, _INT32),
     help="Train up to iteration N instead of the solver's max_iter.",
 )
 
@@ -47,7 +49,9 @@ def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--stage", metavar="S,...", default="", help="Net stages, separated by commas."
     )(command)
-    return click.option("--level", metavar="N", default=0, help="Net level.")(command)
+    return click.option(
+        "--level", metavar="N", type=click.IntRange(-_INT32, _INT32), default=0, help="Net level."
+    )(command)
 
 
 def own_folder(directory: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 import click
 
@@ -20,9 +20,11 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
+from caffe_pysgd.conversion import neutral_count, write_neutral_state
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.resume import check_snapshot, check_weights
 from caffe_pysgd.run import resolve
+from caffe_pysgd.snapshots import is_hdf5
 
 _OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "run-dir")
 
@@ -53,14 +55,19 @@ def train(
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage))
-    models: List[Path] = []
-    if snapshot:
-        models = [check_snapshot(Path(snapshot), run)]
-    elif weights:
-        models = [check_weights(Path(model.strip())) for model in weights.split(",")]
-    directory = run_dir or run.configuration.run_dir or Path("runs", source.stem)
-    from_hdf5 = any(model.suffix == ".h5" for model in models)
-    solver = run.write_injected(own_folder(directory), registered=from_hdf5)
+    directory = own_folder(run_dir or run.configuration.run_dir or Path("runs", source.stem))
+    models = [check_weights(Path(model.strip())) for model in (weights or "").split(",") if model]
+    state = check_snapshot(Path(snapshot), run) if snapshot else None
+    if state:
+        models = [state.learned_net]
+    registered = any(is_hdf5(model) for model in models)
+    solver = run.write_injected(directory, registered)
+    settings = run.settings(registered)
+    if state and len(state.history) != neutral_count(run, settings):
+        # It was taken with another snapshot_format or debug_info: what Caffe keeps has changed.
+        suffix = ".h5" if registered and is_hdf5(state.learned_net) else ""
+        snapshot = str(directory / f"resume.solverstate{suffix}")
+        write_neutral_state(Path(snapshot), run, settings, state)
     command = [str(program), "train", f"--solver={solver}", *net_state_flags(level, stage)]
     if snapshot:
         command.append(f"--snapshot={snapshot}")

@@ -37,7 +37,6 @@ from caffe_pysgd.prototxt.in_net import (
     unpack_header,
 )
 from caffe_pysgd.update import Observer, Parameter, Stage, Updater
-from caffe_pysgd.update.kernels import MissingSymbols
 
 _caffe: Any = pycaffe.compiled()
 
@@ -60,7 +59,7 @@ def _speaks_before_it_dies(method: Callable[..., None]) -> Callable[..., None]:
                 raise
             if os.environ.get("CAFFE_PYSGD_TRACEBACK"):
                 traceback.print_exc()
-            known = isinstance(error, (UserError, MissingSymbols))
+            known = isinstance(error, UserError)
             what = str(error) if known else f"{type(error).__name__}: {error}"
             sys.stderr.write(f"caffe-pysgd: {what}\n")
             sys.stderr.flush()
@@ -148,6 +147,9 @@ class TakeOver:
         if iteration != self.next_iteration:  # a Python program restored the solver
             updater.resume(iteration, current_step)
         fetch(updater, self.blobs)
+        if self.settings.registered:  # on a GPU, the native update has taken these there
+            for state, now in zip(updater.states, self._states()):
+                state.update(now)
         self.rate = updater.step(iteration)
         clipped = clipping_line(updater)
         if clipped:
@@ -275,5 +277,15 @@ def _resume_wanted(setting: str) -> Optional[bool]:
         raise UserError(f"CAFFE_PYSGD_RESUME: found '{setting}', allowed: auto, always, never")
     if not pycaffe.in_caffe_binary():
         return None
-    flags = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    return any(flag.lstrip(b"-").split(b"=")[0] == b"snapshot" for flag in flags[1:])
+    return bool(_flag(b"snapshot"))
+
+
+def _flag(name: bytes) -> bytes:
+    """Return the value of a flag of the `caffe` program, as gflags reads it; empty if not given."""
+    arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:]
+    value = b""
+    for argument, following in zip(arguments, [*arguments[1:], b""]):
+        flag, equals, inline = argument.partition(b"=")
+        if argument.startswith(b"-") and flag.lstrip(b"-") == name:
+            value = inline if equals else following
+    return value

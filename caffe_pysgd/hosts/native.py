@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, List, Tuple, Union
 
+import numpy as np
 from google.protobuf import text_format
 
 from caffe_pysgd import pycaffe
@@ -20,7 +21,7 @@ from caffe_pysgd.prototxt.injection import neutral_solver
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.run import Run, resolve
 from caffe_pysgd.snapshots import SolverState, add_diffs, write_solver_state
-from caffe_pysgd.update import Updater
+from caffe_pysgd.update import NATIVE_RULES, Updater
 
 Source = Union[str, Path, Any]
 
@@ -89,18 +90,15 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path
     log(f"Snapshotting solver state to {kind} file {state}")
     settings = run.settings()
     layout = settings.state_layout()
-    write_solver_state(
-        state,
-        SolverState(
-            iteration,
-            updater.current_step,
-            model,
-            [updater.states[index][slot] for index, slot in layout],
-            run.rule,
-            tuple(settings.state_names()),
-        ),
-        [run.parameters[index].shape for index, _ in layout],
-    )
+    history = [updater.states[index][slot] for index, slot in layout]
+    shapes = [run.parameters[index].shape for index, _ in layout]
+    if not any(run.rule == rule.name for rule in NATIVE_RULES.values()):
+        # Caffe counts the blobs, and must not take these for the state of a rule of its own.
+        while len(history) in (len(run.parameters), 2 * len(run.parameters)):
+            history, shapes = [*history, np.zeros(1, np.float32)], [*shapes, (1,)]
+    names = tuple(settings.state_names())
+    held = SolverState(iteration, updater.current_step, model, history, run.rule, names)
+    write_solver_state(state, held, shapes)
     return state
 
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from caffe_pysgd import pycaffe
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.hosts.native import (
     Source,
     adopt_state,
@@ -219,6 +219,11 @@ class Solver:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in HyperParameters.__dataclass_fields__:
+            mend = (
+                "" if hasattr(self, name) else nearest(name, HyperParameters.__dataclass_fields__)
+            )
+            if mend and not name.startswith("_"):
+                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'{mend}")
             super().__setattr__(name, value)
             return
         known_to_caffe = name in _IN_PARAM
@@ -231,11 +236,9 @@ class Solver:
     def _heed_param(self) -> None:
         """Follow what was set in ``param``: pycaffe's users set ``solver.param.base_lr``."""
         h = self.updater.h
-        changed = {
-            name: getattr(self.param, name)
-            for name in _IN_PARAM
-            if getattr(self.param, name) != getattr(h, name)
-        }
+        said = {name: getattr(self.param, name) for name in _IN_PARAM}
+        said["stepvalue"] = tuple(said["stepvalue"])
+        changed = {name: value for name, value in said.items() if value != getattr(h, name)}
         if changed:
             self.updater.change(self.iter, **changed)
 

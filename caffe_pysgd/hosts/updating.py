@@ -16,7 +16,7 @@ from caffe_pysgd.update import (
     Parameter,
     Treatment,
     Updater,
-    find_rule,
+    make_rule,
 )
 from caffe_pysgd.update.kernels import make_kernels
 
@@ -52,7 +52,7 @@ def build_updater(
     return Updater(
         parameters,
         HyperParameters(**settings.hyperparameters),
-        find_rule(settings.rule)(),
+        make_rule(settings.rule),
         make_kernels(settings.kernels, pycaffe.library_path()),
         states=states,
         observers=observers,
@@ -62,7 +62,7 @@ def build_updater(
 
 
 def _treatments(settings: InNetSettings) -> List[Treatment]:
-    rules = {p.rule: find_rule(p.rule)() for p in settings.parameters}
+    rules = {p.rule: make_rule(p.rule) for p in settings.parameters}
     return [
         Treatment(
             rules[p.rule],

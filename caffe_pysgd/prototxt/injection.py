@@ -88,12 +88,15 @@ def set_multipliers(net: Any, state: Any, parameters: Sequence[LearnableParamete
 def _param_spec(layer: Any, parameter: LearnableParameter) -> Any:
     """Return the parameter's ``param`` entry, adding entries up to it where the layer has none.
 
-    A new entry says what Caffe would use without it: 1, or what the layer itself decides.
+    A new entry says what Caffe would use without it: 1, or what the layer itself decides. An entry
+    that is there keeps its lr_mult, even where sharing changes what Caffe will use: a layer does
+    not compute the gradients of a parameter whose own entry says 0.
     """
+    new = len(layer.param) <= parameter.index
     while len(layer.param) <= parameter.index:
         layer.param.add()
     spec = layer.param[parameter.index]
-    if parameter.lr_mult == 0:
+    if parameter.lr_mult == 0 and (new or parameter.statistic):
         spec.lr_mult = 0
     return spec
 

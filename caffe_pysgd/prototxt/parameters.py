@@ -1,8 +1,9 @@
 """The learnable parameters of a train net, as Caffe itself sees them.
 
 The prototxt does not say everything: shapes follow from the data, and a layer may set its own
-multipliers (BatchNorm freezes its three blobs). So Caffe builds the net once, in a process of its
-own, because an error in a net file makes it abort.
+multipliers (BatchNorm freezes its three blobs). So Caffe builds the solver's nets once, in a
+process of its own, because an error in one of them, or in what the solver says of them, makes it
+abort.
 """
 
 from __future__ import annotations
@@ -50,20 +51,22 @@ class LearnableParameter:
         return f"{self.layer}/{self.index}"
 
 
-def learnable_parameters(where: str, net: Any, state: Any) -> List[LearnableParameter]:
+def learnable_parameters(
+    path: Path, solver: Any, where: str, net: Any, state: Any
+) -> List[LearnableParameter]:
     """Return the learnable parameters in the order of ``Net::learnable_params``.
 
     Args:
-        where: the name of the net's file, for messages.
-        net: the ``NetParameter``.
-        state: the ``NetState`` to build it in.
+        path, solver: the solver file, for messages, and the ``SolverParameter`` in it.
+        where, net: where the train net is written, for messages, and its ``NetParameter``.
+        state: the train net's ``NetState``.
 
     Raises:
-        UserError: Caffe cannot build the net; Caffe's own reason is given.
+        UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
     """
     names = [layer.name for layer in included_layers(net, state)]
     repeated = {name for name in names if names.count(name) > 1}
-    built = _build(where, net, state)
+    built = _build(path, solver, state)
     parameters: List[LearnableParameter] = []
     owners: Dict[str, _Owner] = {}
     for layer in built:
@@ -117,30 +120,32 @@ class _Owner:
 _CHILD = f"import sys; del sys.path[0]; from {__name__} import _main; _main(*sys.argv[1:])"
 
 
-def _build(where: str, net: Any, state: Any) -> List[Dict[str, Any]]:
-    """Let a process of its own build the net; return its layers with blobs and params."""
-    stated = type(net)()
-    stated.CopyFrom(net)
-    stated.state.CopyFrom(state)
+def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
+    """Let a process of its own build the nets; return the train net's layers, blobs and params."""
+    stated = type(solver)()
+    stated.CopyFrom(solver)
+    stated.train_state.CopyFrom(state)
+    # What is of no matter to the nets, and what only Python's update knows.
+    stated.type, stated.lr_policy = "SGD", "fixed"
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
-        prototxt, answer = Path(directory, "net.prototxt"), Path(directory, "layers.json")
+        prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
         prototxt.write_text(to_text(stated), encoding="utf-8")
         environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
-        program = [sys.executable, "-c", _CHILD, str(prototxt), str(state.level), str(answer)]
+        program = [sys.executable, "-c", _CHILD, str(prototxt), str(answer)]
         process = subprocess.run(
             program, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
         )
         if process.returncode != 0:
-            log = process.stderr.decode(errors="replace").replace(str(prototxt), where)
-            raise UserError(f"{where}: Caffe cannot build this net: {pycaffe.last_words(log)}")
+            log = process.stderr.decode(errors="replace")
+            raise UserError(f"{path}: Caffe cannot build its nets: {pycaffe.last_words(log)}")
         layers: List[Dict[str, Any]] = json.loads(answer.read_text())
         return layers
 
 
-def _main(prototxt: str, level: str, answer: str) -> None:
-    """Build the net and write down what its layers hold (the child's side of :func:`_build`)."""
-    caffe, messages = pycaffe.compiled(), pycaffe.messages()
-    net = caffe.Net(prototxt, messages.TRAIN, level=int(level))
+def _main(prototxt: str, answer: str) -> None:
+    """Build the nets and write down what the train net's layers hold (in the child)."""
+    messages = pycaffe.messages()
+    net = pycaffe.compiled().get_solver(prototxt).net
     shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in net.layers]
     # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small.
     for layer in net.layers:

@@ -7,7 +7,14 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import make_kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules import NATIVE_RULES, RULES, ParameterStep, UpdateRule, find_rule
+from caffe_pysgd.update.rules import (
+    NATIVE_RULES,
+    RULES,
+    ParameterStep,
+    UpdateRule,
+    find_rule,
+    make_rule,
+)
 from caffe_pysgd.update.treatment import Treatment
 from caffe_pysgd.update.updater import Updater, check
 
@@ -25,4 +32,5 @@ __all__ = [
     "check",
     "find_rule",
     "make_kernels",
+    "make_rule",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Tuple
 
 import numpy as np
@@ -60,6 +61,8 @@ def schedule_of(h: HyperParameters) -> Tuple[Any, ...]:
         "warmup_iter", "warmup_start", "lr_min", "period_mult", "pct_start", "div_factor",
         "final_div_factor", "lr_table",
     )  # fmt: skip
+    if ":" in h.lr_policy:  # a function of the user's may look at anything
+        return (h,)
     return tuple(getattr(h, name) for name in names)
 
 
@@ -83,7 +86,7 @@ def _find_policy(name: str) -> Policy:
             raise UserError(
                 f"lr_policy {name}, iteration {iteration}: {type(error).__name__}: {error}"
             ) from error
-        if not np.isscalar(rate) or not np.isfinite(rate):
+        if not isinstance(rate, Real) or not np.isfinite(rate):
             raise UserError(
                 f"lr_policy {name}: returned {rate!r} at iteration {iteration}; a finite number "
                 "is wanted"

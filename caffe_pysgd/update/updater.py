@@ -14,7 +14,7 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
+from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
 from caffe_pysgd.update.schedule import Schedule, schedule_of
 from caffe_pysgd.update.treatment import Treatment
 
@@ -97,24 +97,30 @@ class Updater:
                     h=treatment.h,
                     kernels=self.kernels,
                 ),
+                trusted=type(treatment.rule) in RULES.values(),
             )
             for parameter, treatment, state in zip(self.parameters, self.treatments, self.states)
         ]
 
     def change(self, iteration: int, **hyperparameters: Any) -> None:
-        """Change hyper-parameters from this iteration on, for every parameter.
+        """Change hyper-parameters from this iteration on.
+
+        A parameter with a value of its own, other than the common one, keeps it.
 
         Raises:
             UserError: a rule or a policy refuses them; nothing is changed.
             ValueError: a value that is never allowed; nothing is changed.
         """
-        before, step = (self.h, self.treatments), self.current_step
-        self.treatments = [replace(t, h=replace(t.h, **hyperparameters)) for t in self.treatments]
+        h, treatments, step = self.h, self.treatments, self.current_step
+        self.treatments = [
+            replace(treatment, h=replace(treatment.h, **_common(hyperparameters, treatment.h, h)))
+            for treatment in treatments
+        ]
         try:
-            self._adopt(replace(self.h, **hyperparameters))
+            self._adopt(replace(h, **hyperparameters))
         except (UserError, ValueError):
-            self.treatments = before[1]
-            self._adopt(before[0])
+            self.treatments = treatments
+            self._adopt(h)
             raise
         finally:
             self.resume(iteration, step)
@@ -192,7 +198,7 @@ class Updater:
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
         step.rate, step.iteration = rate * F(parameter.lr_mult), iteration
-        value = rule.update(step) if rule.trusted else _call(rule, step)
+        value = rule.update(step) if turn.trusted else _call(rule, step)
         tell(parameter, Stage.UPDATE, value)
         k.axpy(MINUS_ONE, value, parameter.data)
         tell(parameter, Stage.DATA, parameter.data)
@@ -210,6 +216,7 @@ class _Turn:
     treatment: Treatment
     schedule: Schedule
     step: ParameterStep
+    trusted: bool  # a rule of this package: what it returns is used without a look
 
 
 def check(h: HyperParameters, rule: UpdateRule) -> None:
@@ -219,9 +226,20 @@ def check(h: HyperParameters, rule: UpdateRule) -> None:
         UserError: in the words ``field: found what, allowed what``.
     """
     Schedule(h)
-    refusal = rule.check(h)
+    try:
+        refusal = rule.check(h)
+    except Exception as error:
+        raise UserError(f"{_name(rule)}: check() raised {type(error).__name__}: {error}") from error
     if refusal:
         raise UserError(refusal)
+
+
+def _common(
+    changes: Dict[str, Any], own: HyperParameters, common: HyperParameters
+) -> Dict[str, Any]:
+    """Return the changes to what a parameter has in common with the others."""
+    same = [name for name in changes if getattr(own, name) == getattr(common, name)]
+    return {name: changes[name] for name in same}
 
 
 def _call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
@@ -259,7 +277,7 @@ def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.n
             f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
             f"{index}: {array[index]} from gradient {step.gradient[index]}"
         )
-    return array
+    return np.ascontiguousarray(array)  # the kernels walk over memory, not over strides
 
 
 def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
@@ -273,8 +291,12 @@ def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
 
 
 def _where(rule: UpdateRule, step: ParameterStep) -> str:
-    who = rule.name or f"{type(rule).__module__}:{type(rule).__qualname__}"
-    return f"rule {who}, parameter {step.name}, iteration {step.iteration}"
+    return f"rule {_name(rule)}, parameter {step.name}, iteration {step.iteration}"
+
+
+def _name(rule: UpdateRule) -> str:
+    own = type(rule) not in RULES.values()
+    return f"{type(rule).__module__}:{type(rule).__qualname__}" if own else rule.name
 
 
 def _teller(listeners: Sequence[Observer], iteration: int, rate: np.float32) -> Tell:

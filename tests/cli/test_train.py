@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from failing import failure
-from nets import SHARED, write_solver
+from nets import SHARED, SMALL, write_solver
 from running import caffe_train
+
+from caffe_pysgd.run import resolve
 
 
 def stock_snapshot(workdir: Path, name: str = "solver", **fields: Any) -> Path:
@@ -88,8 +90,9 @@ def test_a_stock_snapshot_is_refused_with_the_way_to_use_its_weights(
 ) -> None:
     snapshot = stock_snapshot(workdir)
     assert failure(cli("train", "solver.prototxt", "--snapshot", snapshot)) == (
-        f"{snapshot}: was taken by the native solver and holds no state of the in-net update; to "
-        "start from its weights alone, give --weights stock_solver_iter_3.caffemodel"
+        f"{snapshot}: was taken by Caffe's own solver and holds no state of the in-net update; "
+        "'caffe-pysgd convert' makes an in-net snapshot of it; to start from its weights alone, "
+        "give --weights stock_solver_iter_3.caffemodel"
     )
     assert not Path("runs").exists()
     trained = cli("train", "solver.prototxt", "--weights=stock_solver_iter_3.caffemodel",
@@ -116,8 +119,8 @@ def test_a_snapshot_of_a_net_with_other_sizes_is_refused(cli: Any, workdir: Path
     net.write_text(net.read_text().replace("num_output: 11", "num_output: 12"))
     said = failure(cli("train", "solver.prototxt", "--snapshot", snapshot))
     assert said == (
-        "own_solver_iter_3.caffemodel: is a snapshot of another net: hidden/0 has 1375 values "
-        "there, 1500 here"
+        "own_solver_iter_3.caffemodel: is a snapshot of another net: hidden/0 has shape "
+        "(11, 125) there, (12, 125) here"
     )
 
 
@@ -136,8 +139,8 @@ def test_a_snapshot_whose_model_is_gone_is_refused(cli: Any, workdir: Path) -> N
     state = own_snapshot(cli, workdir)
     state.with_suffix(".caffemodel").unlink()
     assert failure(cli("train", "solver.prototxt", "--snapshot", state)) == (
-        f"{state}: its model own_solver_iter_3.caffemodel is not there (Caffe reads it relative to "
-        f"the working directory, {workdir})"
+        f"{state}: its model own_solver_iter_3.caffemodel is not there (it is looked for "
+        f"relative to the working directory, {workdir})"
     )
 
 
@@ -164,3 +167,25 @@ def test_weights_of_two_files_are_both_loaded(cli: Any, workdir: Path) -> None:
     assert failure(cli("train", "solver.prototxt", f"--weights={model},no")) == (
         "no: cannot be read: No such file or directory"
     )
+
+
+@pytest.mark.parametrize("first, then", [({}, {"debug_info": True}), ({"debug_info": True}, {})])
+@pytest.mark.parametrize("format", ["BINARYPROTO", "HDF5"])
+def test_a_run_resumes_after_debug_info_or_the_format_was_changed(
+    cli: Any, workdir: Path, first: Any, then: Any, format: str
+) -> None:
+    """Both change how many blobs Caffe keeps a history of, which it would abort on."""
+    fields = {"snapshot": 3, "max_iter": 6, "display": 1}
+    write_solver(workdir, SMALL, **fields, **first)
+    assert cli("train", "solver.prototxt").returncode == 0
+    write_solver(workdir, SMALL, **fields, snapshot_format=format, **then)
+    process = cli("train", "solver.prototxt", "--snapshot", "solver_iter_3.solverstate")
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "state resumed at iteration 3" in process.stderr
+
+
+def test_an_empty_snapshot_flag_is_no_resume(workdir: Path) -> None:
+    """Scripts write --snapshot=$STATE, and Caffe takes an empty one for none."""
+    run = resolve(write_solver(workdir, SMALL, max_iter=2))
+    process = caffe_train(run.write_injected(workdir / "d"), "--snapshot=")
+    assert process.returncode == 0 and "state fresh" in process.stderr

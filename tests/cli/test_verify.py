@@ -107,7 +107,9 @@ def test_when_caffe_fails_its_reason_is_given(cli: Any, workdir: Path) -> None:
     process = cli("verify", "solver.prototxt", "--iterations=2")
     assert process.returncode == 2
     said = process.stderr.splitlines()[-1]
-    assert said.startswith("caffe-pysgd: training failed: Caffe says: Check failed: ")
+    assert said.startswith(
+        "caffe-pysgd: solver.prototxt: Caffe cannot build its nets: Caffe says: "
+    )
     assert "Unknown layer type: No" in said
     assert "Traceback" not in process.stderr
 

@@ -14,6 +14,8 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.run import resolve
 from caffe_pysgd.snapshots import read_model
 
+CONSTANT = SMALL.replace('{ type: "gaussian" std: 1 }', "{ value: 0.5 }")
+
 MY_RULES = """
 import numpy as np
 import caffe_pysgd
@@ -55,6 +57,7 @@ def test_a_rule_of_ones_own_trains_and_resumes_with_the_same_bits(
     source = write_run(
         workdir, 'rule: "mine:Heavy", lr_policy: "mine:sawtooth"', snapshot=10, display=5
     )
+    write_solver(workdir, CONSTANT, snapshot=10, display=5)
     whole = cli("train", source)
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert "rule mine:Heavy, 5 parameters, 1514 values" in whole.stderr
@@ -63,12 +66,11 @@ def test_a_rule_of_ones_own_trains_and_resumes_with_the_same_bits(
     (hook,) = (name for name in state if name.startswith("pysgd_mine-Heavy_"))
     assert len(state[hook]) == 2 + 2 * 5
     first = weights(workdir / "solver_iter_20.caffemodel")
+    (workdir / "solver_iter_20.caffemodel").unlink()
     resumed = cli("train", source, "--snapshot", "solver_iter_10.solverstate")
     assert "state resumed at iteration 10" in resumed.stderr
-    again = cli("train", source, "--snapshot", "solver_iter_10.solverstate")
-    assert again.returncode == 0
-    # DummyData starts over at a resume, so two resumes are compared, and both with the whole run.
-    assert (weights(workdir / "solver_iter_20.caffemodel") != first).any()
+    # The data are the same at every iteration, so that a resumed run can equal the whole run.
+    assert (weights(workdir / "solver_iter_20.caffemodel") == first).all()
 
 
 def test_a_broken_rule_is_one_line_naming_rule_parameter_and_iteration(
@@ -144,7 +146,7 @@ def test_resuming_with_another_rule_is_refused_by_name(
     process = cli("train", source, "--snapshot", "solver_iter_20.solverstate")
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
-    assert f"holds the state of rule 'sgd', this run has rule '{rule}'" in line
+    assert "holds the state of rule 'sgd'" in line and f"this run has rule '{rule}'" in line
     # Typed by hand, Caffe finds no state of that name, and the hook stops before training.
     inject = cli("inject", source, "--iterations", 30)
     by_hand = cli_by_hand(inject.stdout, "--snapshot=solver_iter_20.solverstate", workdir)

@@ -39,7 +39,8 @@ class Relay:
         assert Path(self.snapshot).exists()
 
     def stock(self) -> None:
-        text = re.sub(r"max_iter: \d+", f"max_iter: {self.done + self.leg}", self.solver.read_text())
+        limit = f"max_iter: {self.done + self.leg}"
+        text = re.sub(r"max_iter: \d+", limit, self.solver.read_text())
         path = self.folder / "leg.prototxt"
         path.write_text(text)
         well(caffe_train(path, *self._from("--snapshot=")))

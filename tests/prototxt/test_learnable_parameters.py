@@ -240,9 +240,7 @@ def test_a_net_that_caffe_cannot_build_is_refused_with_caffes_reason(
     workdir: Path, reason: str
 ) -> None:
     said = refusal_of(workdir, net_of(BROKEN[reason], last="a"))
-    assert said.startswith(
-        f"{workdir}/solver_net.prototxt: Caffe cannot build this net: Caffe says:"
-    )
+    assert said.startswith(f"{workdir}/solver.prototxt: Caffe cannot build its nets: Caffe says:")
     assert reason in said
 
 
@@ -269,7 +267,7 @@ def test_a_python_layer_that_fails_is_refused_with_its_exception(
     )
     monkeypatch.setenv("PYTHONPATH", str(workdir))
     said = refusal_of(workdir, net_of(python_layer("failing")))
-    assert said.endswith("Caffe cannot build this net: Caffe ended with: ValueError: no such table")
+    assert said.endswith("Caffe cannot build its nets: Caffe ended with: ValueError: no such table")
 
 
 def test_modules_are_found_as_in_caffe_train_not_in_the_working_directory(workdir: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
 
-from caffe_pysgd import UpdateRule
+from caffe_pysgd import UpdateRule, pycaffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update import (
     RULES,
@@ -105,6 +105,39 @@ def test_what_is_no_update_value_is_refused_by_name(
         "rule test_treatments:Returns, parameter ip0/0, iteration 17"
     )
     assert complaint in str(error.value)
+
+
+LAYOUTS: Dict[str, Callable[[Any], Any]] = {
+    "every other": lambda p: np.repeat(p.gradient, 2)[::2],
+    "reversed": lambda p: np.ascontiguousarray(p.gradient[::-1])[::-1],
+    "one for all": lambda p: np.broadcast_to(p.rate, p.gradient.shape),
+    "real parts": lambda p: p.gradient.astype(np.complex64).real,
+}
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "native"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_update_value_may_lie_in_memory_as_it_likes(layout: str, kernels: str) -> None:
+    (parameter,) = parameters(1)
+    h = HyperParameters(base_lr=0.5)
+    before, gradient = parameter.data.copy(), parameter.diff.copy()
+    made = make_kernels(kernels, pycaffe.library_path())
+    Updater([parameter], h, Returns(LAYOUTS[layout]), made).step(0)
+    subtracted = np.full(5, 0.5, np.float32) if layout == "one for all" else gradient
+    assert (parameter.data == before - subtracted).all()
+
+
+class Doubled(RULES["adamw"]):  # type: ignore[name-defined, misc]
+    """A rule of the user's on top of one of ours, and wrong."""
+
+    def update(self, p: Any) -> Any:
+        return super().update(p).astype(float)
+
+
+def test_a_rule_on_top_of_one_of_ours_is_looked_at_too() -> None:
+    updater = Updater(parameters(1), H, Doubled(), make_kernels("numpy", None))
+    with pytest.raises(UserError, match=r"rule test_treatments:Doubled, .* an array of float64"):
+        updater.step(0)
 
 
 class Rebinds(UpdateRule):

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
 _INT, _FLOAT, _ARRAY = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
@@ -37,7 +38,7 @@ _SYMBOLS = {
 }
 
 
-class MissingSymbols(Exception):
+class MissingSymbols(UserError):
     """The library cannot be loaded or does not export Caffe's mathematics (a static libcaffe)."""
 
 
@@ -58,12 +59,14 @@ class NativeKernels(NumpyKernels):
     def __init__(self, library_path: Optional[str]) -> None:
         super().__init__()
         if library_path is None:
-            raise MissingSymbols("no Caffe library was given")
+            raise MissingSymbols("kernels: native: no Caffe library was given")
         try:
             library = ctypes.CDLL(library_path)
             self._caffe = {name: _bind(library, *symbol) for name, symbol in _SYMBOLS.items()}
         except (OSError, AttributeError) as error:
-            raise MissingSymbols(str(error)) from error
+            raise MissingSymbols(
+                f"kernels: native: this Caffe does not export its mathematics ({error}); take numpy"
+            ) from error
 
     def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
         self._caffe["axpy"](x.size, a, _address(x), _address(y))

@@ -55,6 +55,19 @@ def find_rule(name: str) -> Type[UpdateRule]:
     return found
 
 
+def make_rule(name: str) -> UpdateRule:
+    """Return an instance of the rule of that name.
+
+    Raises:
+        UserError: there is none, or it cannot be made.
+    """
+    rule = find_rule(name)
+    try:
+        return rule()
+    except Exception as error:
+        raise UserError(f"{name}: {name}() raised {type(error).__name__}: {error}") from error
+
+
 def import_by_name(module_name: str, attribute: str) -> object:
     """Return an attribute of a module of the user's.
 
@@ -84,4 +97,5 @@ __all__ = [
     "UpdateRule",
     "find_rule",
     "import_by_name",
+    "make_rule",
 ]

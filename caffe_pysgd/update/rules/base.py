@@ -49,15 +49,15 @@ class UpdateRule:
         name: how YAML and messages call it; a user's own goes by ``module:Class``.
         slots: the names of the arrays that the rule keeps for each parameter, each as long as the
             parameter and zero before the first update. They live in the snapshots.
-        trusted: whether what it returns is used without a look; for the rules of this package.
+        squares: the slots that are sums or means of squares, so that no value is ever negative.
         decoupled_decay: whether the rule applies the weight decay itself, so that none is added to
             the gradient.
     """
 
     name: str = ""
     slots: Tuple[str, ...] = ()
+    squares: Tuple[str, ...] = ()
     decoupled_decay = False
-    trusted = False
 
     def update(self, p: ParameterStep) -> np.ndarray:
         """Return the update value, which is then subtracted from the weights.

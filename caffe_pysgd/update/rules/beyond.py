@@ -24,7 +24,6 @@ class PyTorchSGD(UpdateRule):
     """
 
     name = "pytorch_sgd"
-    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -41,7 +40,6 @@ class SGDW(UpdateRule):
     """
 
     name = "sgdw"
-    trusted = True
     slots = ("history",)
     decoupled_decay = True
 
@@ -59,7 +57,6 @@ class AdamW(UpdateRule):
     """
 
     name = "adamw"
-    trusted = True
     slots = ("m", "v")
     decoupled_decay = True
 
@@ -74,7 +71,6 @@ class AMSGrad(UpdateRule):
     """
 
     name = "amsgrad"
-    trusted = True
     slots = ("m", "v", "v_max")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -92,7 +88,6 @@ class NAdam(UpdateRule):
     """
 
     name = "nadam"
-    trusted = True
     slots = ("m", "v")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -109,7 +104,6 @@ class Adamax(UpdateRule):
     """
 
     name = "adamax"
-    trusted = True
     slots = ("m", "u")
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -130,7 +124,6 @@ class LARS(UpdateRule):
     """
 
     name = "lars"
-    trusted = True
     slots = ("history",)
     decoupled_decay = True
 
@@ -139,7 +132,7 @@ class LARS(UpdateRule):
         history = p.state["history"]
         history *= p.h.momentum
         history += p.rate * _trust_ratio(p.h.trust_coefficient, p.data, decayed) * decayed
-        return history.copy()
+        return history
 
 
 class Lamb(UpdateRule):
@@ -148,7 +141,6 @@ class Lamb(UpdateRule):
     """
 
     name = "lamb"
-    trusted = True
     slots = ("m", "v")
     decoupled_decay = True
 
@@ -164,7 +156,6 @@ class Lion(UpdateRule):
     """
 
     name = "lion"
-    trusted = True
     slots = ("m",)
     decoupled_decay = True
 

@@ -25,7 +25,6 @@ class SGD(UpdateRule):
     """Stochastic gradient descent with momentum (Caffe's ``sgd_solver.cpp``)."""
 
     name = "sgd"
-    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -40,7 +39,6 @@ class Nesterov(UpdateRule):
     """
 
     name = "nesterov"
-    trusted = True
     slots = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
@@ -59,8 +57,8 @@ class AdaGrad(UpdateRule):
     """
 
     name = "adagrad"
-    trusted = True
     slots = ("history",)
+    squares = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
         g, history, k = p.gradient, p.state["history"], p.kernels
@@ -82,8 +80,8 @@ class RMSProp(UpdateRule):
     """Tieleman, Hinton, "Lecture 6.5: RMSProp", Coursera, 2012 (Caffe's ``rmsprop_solver.cpp``)."""
 
     name = "rmsprop"
-    trusted = True
     slots = ("history",)
+    squares = ("history",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
         g, history, decay, k = p.gradient, p.state["history"], p.h.rms_decay, p.kernels
@@ -109,8 +107,8 @@ class AdaDelta(UpdateRule):
     """
 
     name = "adadelta"
-    trusted = True
     slots = ("history", "update_history")
+    squares = ("history", "update_history")
 
     def update(self, p: ParameterStep) -> np.ndarray:
         g, k, delta, momentum = p.gradient, p.kernels, p.h.delta, p.h.momentum
@@ -136,8 +134,8 @@ class Adam(UpdateRule):
     """
 
     name = "adam"
-    trusted = True
     slots = ("m", "v")
+    squares = ("v",)
 
     def update(self, p: ParameterStep) -> np.ndarray:
         g, k, m, v = p.gradient, p.kernels, p.state["m"], p.state["v"]
