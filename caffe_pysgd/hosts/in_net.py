@@ -83,6 +83,9 @@ class TakeOver:
         self.figures = UpdateFigures(settings.display)
         self.passes = 0
         self.next_iteration = 0
+        # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
+        # Elsewhere these blobs, which no other layer owns, stay where they are.
+        self.may_move = hasattr(_caffe.Blob, "_gpu_data_ptr")
         self.rate = np.float32(0)
 
     def add_state_blobs(self) -> None:
@@ -106,6 +109,11 @@ class TakeOver:
         self.updater = build_updater(
             self.settings, self.blobs, self._states(), [self.figures], clears_diffs=True
         )
+        if not self.may_move:
+            parameters, states = self.updater.parameters, self.updater.states
+            arrays = [array for p in parameters for array in (p.data, p.diff)]
+            arrays += [array for state in states for array in state.values()]
+            self.updater.kernels.pin(arrays)
         self.next_iteration, current_step = unpack_header(self.header)
         self.updater.resume(self.next_iteration, current_step)
         state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
@@ -146,8 +154,8 @@ class TakeOver:
         iteration, current_step = unpack_header(header)
         if iteration != self.next_iteration:  # a Python program restored the solver
             updater.resume(iteration, current_step)
-        fetch(updater, self.blobs)
-        if self.settings.registered:  # on a GPU, the native update has taken these there
+        if self.may_move:
+            fetch(updater, self.blobs)
             for state, now in zip(updater.states, self._states()):
                 state.update(now)
         self.rate = updater.step(iteration)

@@ -78,12 +78,11 @@ def local_decay(parameter: Parameter, h: HyperParameters) -> np.float32:
     return h.weight_decay * F(parameter.decay_mult)
 
 
-def regularize(parameter: Parameter, h: HyperParameters, k: Kernels) -> None:
-    """Add the gradient of the weight decay to the diff.
+def regularize(parameter: Parameter, h: HyperParameters, decay: np.float32, k: Kernels) -> None:
+    """Add the gradient of the weight decay, of strength ``decay``, to the diff.
 
     L2: ``diff += decay data``; L1: ``diff += decay sign(data)``.
     """
-    decay = local_decay(parameter, h)
     if decay == 0:
         return
     if h.regularization_type == "L2":

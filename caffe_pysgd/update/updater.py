@@ -19,7 +19,7 @@ from caffe_pysgd.update.schedule import Schedule, schedule_of
 from caffe_pysgd.update.treatment import Treatment
 
 F = np.float32
-MINUS_ONE = F(-1)
+MINUS_ONE, ZERO = F(-1), F(0)
 
 ParameterState = Dict[str, np.ndarray]
 Tell = Callable[[Parameter, Stage, np.ndarray], None]
@@ -173,7 +173,7 @@ class Updater:
         self._clip(rate, tell)
         for turn in self._turns:
             if turn.treatment.frozen(iteration):
-                turn.parameter.diff.fill(0)
+                self.kernels.set(ZERO, turn.parameter.diff)
             else:
                 self._update(turn, rates[turn.schedule], iteration, tell)
         for observer in listeners:
@@ -193,7 +193,7 @@ class Updater:
         gradient.normalize(parameter, self.h, k)
         tell(parameter, Stage.NORMALIZED, parameter.diff)
         if not rule.decoupled_decay:
-            gradient.regularize(parameter, turn.treatment.h, k)
+            gradient.regularize(parameter, turn.treatment.h, turn.step.decay, k)
         tell(parameter, Stage.REGULARIZED, parameter.diff)
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
@@ -203,7 +203,7 @@ class Updater:
         k.axpy(MINUS_ONE, value, parameter.data)
         tell(parameter, Stage.DATA, parameter.data)
         if self.clears_diffs:
-            parameter.diff.fill(0)
+            k.set(ZERO, parameter.diff)
         elif value is not parameter.diff:
             k.copy(value, parameter.diff)
 

@@ -8,7 +8,7 @@ ctypes releases the GIL during each call.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Optional
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ _SYMBOLS = {
     "mul": ("_ZN5caffe9caffe_mulIfEEviPKT_S3_PS1_", None, _BINARY),
     "div": ("_ZN5caffe9caffe_divIfEEviPKT_S3_PS1_", None, _BINARY),
     "powx": ("_ZN5caffe10caffe_powxIfEEviPKT_S1_PS1_", None, (_INT, _ARRAY, _FLOAT, _ARRAY)),
+    "set": ("_ZN5caffe9caffe_setIfEEviT_PS1_", None, (_INT, _FLOAT, _ARRAY)),
     "sign": ("_ZN5caffe14caffe_cpu_signIfEEviPKT_PS1_", None, _UNARY),
     "dot": ("_ZN5caffe13caffe_cpu_dotIfEET_iPKS1_S3_", _FLOAT, _UNARY),
 }
@@ -58,6 +59,7 @@ class NativeKernels(NumpyKernels):
 
     def __init__(self, library_path: Optional[str]) -> None:
         super().__init__()
+        self._pinned: Dict[int, Tuple[np.ndarray, int]] = {}
         if library_path is None:
             raise MissingSymbols("kernels: native: no Caffe library was given")
         try:
@@ -68,38 +70,48 @@ class NativeKernels(NumpyKernels):
                 f"kernels: native: this Caffe does not export its mathematics ({error}); take numpy"
             ) from error
 
+    def pin(self, arrays: Iterable[np.ndarray]) -> None:
+        self._pinned.update((id(array), (array, _address(array))) for array in arrays)
+
+    def _address(self, array: np.ndarray) -> int:
+        pinned = self._pinned.get(id(array))
+        return pinned[1] if pinned else _address(array)
+
     def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
-        self._caffe["axpy"](x.size, a, _address(x), _address(y))
+        self._caffe["axpy"](x.size, a, self._address(x), self._address(y))
 
     def axpby(self, a: np.float32, x: np.ndarray, b: np.float32, y: np.ndarray) -> None:
-        self._caffe["axpby"](x.size, a, _address(x), b, _address(y))
+        self._caffe["axpby"](x.size, a, self._address(x), b, self._address(y))
 
     def scal(self, a: np.float32, x: np.ndarray) -> None:
-        self._caffe["scal"](x.size, a, _address(x))
+        self._caffe["scal"](x.size, a, self._address(x))
 
     def scale(self, a: np.float32, x: np.ndarray, out: np.ndarray) -> None:
-        self._caffe["scale"](x.size, a, _address(x), _address(out))
+        self._caffe["scale"](x.size, a, self._address(x), self._address(out))
 
     def add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-        self._caffe["add"](x.size, _address(x), _address(y), _address(out))
+        self._caffe["add"](x.size, self._address(x), self._address(y), self._address(out))
 
     def add_scalar(self, a: np.float32, x: np.ndarray) -> None:
-        self._caffe["add_scalar"](x.size, a, _address(x))
+        self._caffe["add_scalar"](x.size, a, self._address(x))
 
     def mul(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-        self._caffe["mul"](x.size, _address(x), _address(y), _address(out))
+        self._caffe["mul"](x.size, self._address(x), self._address(y), self._address(out))
 
     def div(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-        self._caffe["div"](x.size, _address(x), _address(y), _address(out))
+        self._caffe["div"](x.size, self._address(x), self._address(y), self._address(out))
 
     def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
-        self._caffe["powx"](x.size, _address(x), exponent, _address(out))
+        self._caffe["powx"](x.size, self._address(x), exponent, self._address(out))
+
+    def set(self, a: np.float32, x: np.ndarray) -> None:
+        self._caffe["set"](x.size, a, self._address(x))
 
     def sign(self, x: np.ndarray, out: np.ndarray) -> None:
-        self._caffe["sign"](x.size, _address(x), _address(out))
+        self._caffe["sign"](x.size, self._address(x), self._address(out))
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
-        return np.float32(self._caffe["dot"](x.size, _address(x), _address(y)))
+        return np.float32(self._caffe["dot"](x.size, self._address(x), self._address(y)))
 
 
 def _bind(library: ctypes.CDLL, symbol: str, result: Any, arguments: Any) -> Any:

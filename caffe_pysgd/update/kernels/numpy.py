@@ -7,7 +7,7 @@ training amplifies it. For the native solver's bits take the ``native`` kernels.
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, Iterable
 
 import numpy as np
 
@@ -33,6 +33,9 @@ class NumpyKernels:
         if register is None or register.size < like.size:
             register = self._scratch[number] = np.empty(like.size, np.float32)
         return register[: like.size]
+
+    def pin(self, arrays: Iterable[np.ndarray]) -> None:
+        """Be told of arrays that stay where they are, and may be remembered by where that is."""
 
     def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
         """y = a x + y"""
@@ -74,6 +77,10 @@ class NumpyKernels:
     def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
         """out = x to the power of exponent"""
         np.power(x, exponent, out=out)
+
+    def set(self, a: np.float32, x: np.ndarray) -> None:
+        """x = a"""
+        x.fill(a)
 
     def sign(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = -1, 0 or 1"""
