@@ -36,6 +36,7 @@ from caffe_pysgd.snapshots import (
     read_model_message,
     read_solver_state,
     set_blob,
+    snapshot_names,
     write_solver_state,
 )
 from caffe_pysgd.update import NATIVE_RULES
@@ -57,7 +58,7 @@ def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
     settings = run.settings()
     hook = read_model(model_path)[settings.hook_name]
     iteration, current_step = unpack_header(hook[HEADER_BLOB])
-    model, state = _names(prefix, iteration, is_hdf5(model_path))
+    model, state = snapshot_names(prefix, iteration, is_hdf5(model_path))
     strip(model_path, model)
     _write_stock_state(run, state, model, hook[FIRST_STATE_BLOB:], iteration, current_step)
     return state
@@ -75,7 +76,7 @@ def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
     settings = run.settings(registered=hdf5)
     header = pack_header(stock.iteration, stock.current_step)
     hook = [np.zeros(1, np.float32), header, *stock.history]
-    model, state = _names(prefix, stock.iteration, hdf5)
+    model, state = snapshot_names(prefix, stock.iteration, hdf5)
     with replacing(model) as beside:
         if hdf5:
             _add_hook_to_hdf5(stock.learned_net, beside, settings, hook)
@@ -163,12 +164,6 @@ def _refuse_unknown_rules(run: Run) -> None:
                 f"{run.source}: {parameter.name} has rule '{parameter.rule}': a stock snapshot "
                 f"holds the state of one of Caffe's own rules ({', '.join(sorted(known))})"
             )
-
-
-def _names(prefix: Path, iteration: int, hdf5: bool) -> Tuple[Path, Path]:
-    suffix = ".h5" if hdf5 else ""
-    start = f"{prefix}_iter_{iteration}"
-    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
 
 
 def _write_stock_state(

@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 from google.protobuf.internal import encoder
@@ -61,6 +61,13 @@ class SolverState:
     history: List[np.ndarray]
     rule: str = ""
     names: Tuple[str, ...] = ()
+
+
+def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tuple[Path, Path]:
+    """Return what Caffe calls the model and the solver state of an iteration."""
+    suffix = _HDF5 if hdf5 else ""
+    start = f"{prefix}_iter_{iteration}"
+    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
 
 
 def read_model(path: Path) -> Model:

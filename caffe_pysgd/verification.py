@@ -16,7 +16,7 @@ from caffe_pysgd.compare import Comparison, compare
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB
 from caffe_pysgd.run import Run
-from caffe_pysgd.snapshots import Model, read_model, read_solver_state
+from caffe_pysgd.snapshots import Model, read_model, read_solver_state, snapshot_names
 
 Progress = Callable[[int], None]
 """Is told the last iteration that Caffe's log mentioned."""
@@ -171,8 +171,9 @@ def _weights(run: Run, model: Model) -> List[np.ndarray]:
 
 
 def _final_state(run: Run, directory: Path) -> Any:
-    suffix = ".h5" if run.solver.snapshot_format == type(run.solver).HDF5 else ""
-    return read_solver_state(directory / f"snapshot_iter_{run.solver.max_iter}.solverstate{suffix}")
+    hdf5 = run.solver.snapshot_format == type(run.solver).HDF5
+    _, state = snapshot_names(directory / "snapshot", run.solver.max_iter, hdf5)
+    return read_solver_state(state)
 
 
 def _train(solver: Path, flags: Sequence[str], progress: Progress) -> str:

@@ -125,7 +125,7 @@ class TakeOver:
         wanted = self.resume_wanted
         if wanted and not loaded:
             raise UserError(
-                f"the snapshot holds no state of the update {self.hook_name} (rule "
+                f"the snapshot holds no state of the update {self.settings.hook_name} (rule "
                 f"'{self.settings.rule}' on this net): it was taken with another rule, of another "
                 "net, or by the native solver; start from its weights instead (--weights)"
             )
@@ -134,11 +134,6 @@ class TakeOver:
             for index in range(HEADER_BLOB, len(self.hook.blobs)):
                 self.hook.blobs[index].data[...] = 0
         return resumed
-
-    @property
-    def hook_name(self) -> str:
-        """The hook layer's name."""
-        return self.settings.hook_name
 
     def _states(self) -> States:
         states: States = [{} for _ in self.settings.parameters]

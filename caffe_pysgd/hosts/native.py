@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, List, Tuple, Union
+from typing import Any, List, Union
 
 import numpy as np
 from google.protobuf import text_format
@@ -20,7 +20,12 @@ from caffe_pysgd.files import replacing
 from caffe_pysgd.prototxt.injection import neutral_solver
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.run import Run, resolve
-from caffe_pysgd.snapshots import SolverState, add_diffs, write_solver_state
+from caffe_pysgd.snapshots import (
+    SolverState,
+    add_diffs,
+    snapshot_names,
+    write_solver_state,
+)
 from caffe_pysgd.update import NATIVE_RULES, Updater
 
 Source = Union[str, Path, Any]
@@ -65,13 +70,6 @@ def learnable_blobs(run: Run, net: Any) -> List[Any]:
     return [layers[p.layer].blobs[p.index] for p in run.parameters]
 
 
-def snapshot_names(run: Run, iteration: int) -> Tuple[Path, Path]:
-    """Return what Caffe calls the model and the solver state of an iteration."""
-    suffix = ".h5" if _hdf5(run) else ""
-    start = f"{run.solver.snapshot_prefix}_iter_{iteration}"
-    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
-
-
 def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path:
     """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return the latter.
 
@@ -79,7 +77,7 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path
         UserError: one of them cannot be written; nothing is left half-written.
     """
     log = pycaffe.compiled().log
-    model, state = snapshot_names(run, iteration)
+    model, state = snapshot_names(run.solver.snapshot_prefix, iteration, _hdf5(run))
     kind = "HDF5" if _hdf5(run) else "binary proto"
     log(f"Snapshotting to {kind} file {model}")
     with replacing(model) as beside:
