@@ -21,7 +21,7 @@ from caffe_pysgd.prototxt.in_net import (
     HEADER_BLOB,
     HEADER_SIZE,
     HOOK_NAME,
-    InNetSettings,
+    UpdateSettings,
     pack_header,
     unpack_header,
 )
@@ -86,12 +86,12 @@ def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
     return state
 
 
-def neutral_count(run: Run, settings: InNetSettings) -> int:
+def neutral_count(run: Run, settings: UpdateSettings) -> int:
     """Return how many history blobs the neutral solver of an injected net keeps."""
     return len(_neutral_shapes(run, settings))
 
 
-def write_neutral_state(path: Path, run: Run, settings: InNetSettings, state: SolverState) -> None:
+def write_neutral_state(path: Path, run: Run, settings: UpdateSettings, state: SolverState) -> None:
     """Write the ``.solverstate`` of an injected net: iteration, step, model, and zeros.
 
     Raises:
@@ -103,7 +103,7 @@ def write_neutral_state(path: Path, run: Run, settings: InNetSettings, state: So
     write_solver_state(path, neutral, shapes)
 
 
-def _neutral_shapes(run: Run, settings: InNetSettings) -> List[Tuple[int, ...]]:
+def _neutral_shapes(run: Run, settings: UpdateSettings) -> List[Tuple[int, ...]]:
     """The learnable parameters of an injected net: the hook's own blobs, then the net's."""
     hook: List[Tuple[int, ...]] = [(1,)]
     if settings.registered:
@@ -182,7 +182,7 @@ def _write_stock_state(
 
 
 def _add_hook(
-    stock: Path, output: Path, run: Run, settings: InNetSettings, blobs: List[np.ndarray]
+    stock: Path, output: Path, run: Run, settings: UpdateSettings, blobs: List[np.ndarray]
 ) -> None:
     message: Any = read_model_message(stock)
     injected = inject_net(run.net, run.state, run.parameters, settings)
@@ -196,7 +196,7 @@ def _add_hook(
 
 
 def _add_hook_to_hdf5(
-    stock: Path, output: Path, settings: InNetSettings, blobs: List[np.ndarray]
+    stock: Path, output: Path, settings: UpdateSettings, blobs: List[np.ndarray]
 ) -> None:
     output.write_bytes(stock.read_bytes())
     with hdf5_file(output, "a") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, InNetSettings
+from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, UpdateSettings
 from caffe_pysgd.run import Run
 from caffe_pysgd.snapshots import Model, SolverState, read_model, read_solver_state
 from caffe_pysgd.update import find_rule
@@ -144,7 +144,7 @@ def check_weights(path: Path) -> Path:
     return path
 
 
-def _why_no_state(state: SolverState, model: Model, settings: InNetSettings) -> str:
+def _why_no_state(state: SolverState, model: Model, settings: UpdateSettings) -> str:
     hooks = [(name, match["rule"]) for name in model if (match := HOOK_NAME.match(name))]
     if not hooks:
         taken = (
@@ -158,7 +158,7 @@ def _why_no_state(state: SolverState, model: Model, settings: InNetSettings) -> 
         )
     name, rule = hooks[0]
     if name in model.notes:
-        held = InNetSettings.from_json(model.notes[name])
+        held = UpdateSettings.from_json(model.notes[name])
         rule = held.rule
         ours, theirs = settings.state_names(), held.state_names()
         for wanted, found in zip_longest(ours, theirs, fillvalue="nothing"):

@@ -13,7 +13,7 @@ from caffe_pysgd.config import Configuration, ParameterGroup, UpdateOptions, rea
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.files import write_whole
 from caffe_pysgd.prototxt import injection
-from caffe_pysgd.prototxt.in_net import InNetSettings, ParameterSettings
+from caffe_pysgd.prototxt.in_net import ParameterSettings, UpdateSettings
 from caffe_pysgd.prototxt.parameters import LearnableParameter, learnable_parameters
 from caffe_pysgd.prototxt.solver import (
     hyperparameters,
@@ -65,14 +65,14 @@ class Run:
         """How the update is computed."""
         return self.configuration.update
 
-    def settings(self, registered: bool = False) -> InNetSettings:
+    def settings(self, registered: bool = False) -> UpdateSettings:
         """Return what the in-net layers are told.
 
         Args:
             registered: register the state blobs with the net even where the solver does not need
                 it, for a start from an HDF5 model.
         """
-        return InNetSettings(
+        return UpdateSettings(
             rule=self.rule,
             kernels=self.update.kernels,
             hyperparameters=self.h.as_plain(),

@@ -10,7 +10,7 @@ from typing import Callable, List, Optional, Tuple
 import caffe
 import numpy as np
 
-from caffe_pysgd.hosts.native import (
+from caffe_pysgd.hosts.scaffolding import (
     Source,
     adopt_state,
     check_snapshot_prefix,

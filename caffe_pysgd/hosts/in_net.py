@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 import numpy as np
 
@@ -31,12 +31,12 @@ from caffe_pysgd.prototxt.in_net import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
     HEADER_SIZE,
-    InNetSettings,
+    UpdateSettings,
     is_live,
     pack_header,
     unpack_header,
 )
-from caffe_pysgd.update import Observer, Parameter, Stage, Updater
+from caffe_pysgd.update import Observer, Parameter, Statistics, Updater
 
 _caffe: Any = pycaffe.compiled()
 
@@ -73,7 +73,7 @@ class TakeOver:
 
     begun: Optional[TakeOver] = None
 
-    def __init__(self, settings: InNetSettings, hook: Hook) -> None:
+    def __init__(self, settings: UpdateSettings, hook: Hook) -> None:
         self.settings = settings
         self.hook = hook
         self.resume_wanted = _resume_wanted(settings.resume)
@@ -166,7 +166,7 @@ class UpdateFigures(Observer):
 
     Attributes:
         l2: the L2 norm of the update over all parameters.
-        ratio: the same divided by the norm of the weights that it is subtracted from.
+        ratio: the same divided by the norm of the new weights.
     """
 
     def __init__(self, display: int) -> None:
@@ -175,14 +175,20 @@ class UpdateFigures(Observer):
         self._update_sumsq = self._data_sumsq = 0.0
 
     def due(self, iteration: int) -> bool:
+        return False
+
+    def figures_due(self, iteration: int) -> bool:
         return self.display > 0 and iteration % self.display == 0
 
-    def observe(
-        self, iteration: int, rate: np.float32, parameter: Parameter, stage: Stage, array: Any
+    def measure(
+        self,
+        iteration: int,
+        rate: np.float32,
+        parameter: Parameter,
+        figures: Mapping[str, Statistics],
     ) -> None:
-        if stage is Stage.UPDATE:
-            self._update_sumsq += float(np.dot(array, array))
-            self._data_sumsq += float(np.dot(parameter.data, parameter.data))
+        self._update_sumsq += figures["update"].l2 ** 2
+        self._data_sumsq += figures["data"].l2 ** 2
 
     def end(self, iteration: int, rate: np.float32) -> None:
         self.l2 = self._update_sumsq**0.5
@@ -195,7 +201,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
 
     @_speaks_before_it_dies
     def setup(self, bottom: Any, top: Any) -> None:
-        self.take_over = TakeOver(InNetSettings.from_json(self.param_str), self)
+        self.take_over = TakeOver(UpdateSettings.from_json(self.param_str), self)
         TakeOver.begun = self.take_over
         self.blobs.add_blob(1)
         self.blobs[0].data[...] = 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError, nearest
-from caffe_pysgd.hosts.native import (
+from caffe_pysgd.hosts.scaffolding import (
     Source,
     adopt_state,
     check_snapshot_prefix,

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from caffe_pysgd import pycaffe
-from caffe_pysgd.prototxt.in_net import InNetSettings
+from caffe_pysgd.prototxt.in_net import UpdateSettings
 from caffe_pysgd.update import (
     NATIVE_RULES,
     HyperParameters,
@@ -24,7 +24,7 @@ States = List[Dict[str, np.ndarray]]
 
 
 def build_updater(
-    settings: InNetSettings,
+    settings: UpdateSettings,
     blobs: Sequence[Any],
     states: Optional[States] = None,
     observers: Sequence[Observer] = (),
@@ -61,7 +61,7 @@ def build_updater(
     )
 
 
-def _treatments(settings: InNetSettings) -> List[Treatment]:
+def _treatments(settings: UpdateSettings) -> List[Treatment]:
     rules = {p.rule: make_rule(p.rule) for p in settings.parameters}
     return [
         Treatment(
@@ -83,7 +83,7 @@ def fetch(updater: Updater, blobs: Sequence[Any]) -> None:
         parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
 
 
-def announcement(settings: InNetSettings, updater: Updater, state: str) -> str:
+def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:
     """Return the line in Caffe's log that says what was taken over."""
     rules = list(dict.fromkeys(p.rule for p in settings.parameters))
     kernels, values = updater.kernels, sum(p.count for p in settings.parameters)

@@ -47,7 +47,7 @@ class ParameterSettings:
 
 
 @dataclass(frozen=True)
-class InNetSettings:
+class UpdateSettings:
     """Everything that the in-net layers are told.
 
     Attributes:
@@ -77,7 +77,7 @@ class InNetSettings:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, param_str: str) -> InNetSettings:
+    def from_json(cls, param_str: str) -> UpdateSettings:
         """Return the settings in a ``param_str``."""
         fields = json.loads(param_str)
         for parameter in fields["parameters"]:

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import MODULE, InNetSettings
+from caffe_pysgd.prototxt.in_net import MODULE, UpdateSettings
 from caffe_pysgd.prototxt.net import included_layers
 from caffe_pysgd.prototxt.parameters import LearnableParameter
 
@@ -33,7 +33,7 @@ def refuse_injected(where: str, net: Any) -> None:
 
 
 def inject_net(
-    net: Any, state: Any, parameters: Sequence[LearnableParameter], settings: InNetSettings
+    net: Any, state: Any, parameters: Sequence[LearnableParameter], settings: UpdateSettings
 ) -> Any:
     """Return a copy of the net with the hook first, and the parameters and the seal last."""
     injected = type(net)()

@@ -15,6 +15,7 @@ from caffe_pysgd.update.rules import (
     find_rule,
     make_rule,
 )
+from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.treatment import Treatment
 from caffe_pysgd.update.updater import Updater, check
 
@@ -26,6 +27,7 @@ __all__ = [
     "Parameter",
     "ParameterStep",
     "Stage",
+    "Statistics",
     "Treatment",
     "UpdateRule",
     "Updater",

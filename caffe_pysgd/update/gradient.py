@@ -24,47 +24,41 @@ class Clipping(NamedTuple):
     scale_factor: np.float32
 
 
-def clip(
-    parameters: Sequence[Parameter], h: HyperParameters, rate: np.float32, k: Kernels
-) -> Optional[Clipping]:
-    """Clip all diffs as ``clip_gradients`` and ``clip_type`` say, if they say so.
+def clipping(parameters: Sequence[Parameter], h: HyperParameters, k: Kernels) -> Optional[Clipping]:
+    """Return how ``clip_gradients`` scales all diffs, or None where it leaves them as they are.
 
-    ``norm`` is Caffe's: scale all diffs so that their common L2 norm is at most ``clip_gradients``.
-    ``value`` limits every element to ``[-clip_gradients, clip_gradients]``. ``adjustable`` limits
-    it to ``[-clip_gradients / rate, clip_gradients / rate]``, so that the update is bounded and not
-    the gradient: Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional
-    networks", CVPR 2016 (asked for in BVLC/caffe issue 4671).
-
-    Returns:
-        what the norm led to, or None where the gradient was not scaled.
+    Caffe's clipping: their common L2 norm shall be at most ``clip_gradients``.
     """
-    if h.clip_gradients < 0:
+    if h.clip_gradients < 0 or h.clip_type != "norm":
         return None
-    if h.clip_type == "norm":
-        return _clip_norm(parameters, h.clip_gradients, k)
-    limit = h.clip_gradients
-    if h.clip_type == "adjustable":
-        if rate == 0:
-            return None
-        limit = limit / rate
-    for parameter in parameters:
-        np.clip(parameter.diff, -limit, limit, out=parameter.diff)
-    return None
-
-
-def _clip_norm(
-    parameters: Sequence[Parameter], clip_gradients: np.float32, k: Kernels
-) -> Optional[Clipping]:
     sumsq_diff = F(0)
     for parameter in parameters:
         sumsq_diff += k.dot(parameter.diff, parameter.diff)
     l2norm_diff = np.sqrt(sumsq_diff)
-    if not l2norm_diff > clip_gradients:
+    if not l2norm_diff > h.clip_gradients:
         return None
-    scale_factor = clip_gradients / l2norm_diff
-    for parameter in parameters:
-        k.scal(scale_factor, parameter.diff)
-    return Clipping(l2norm_diff, scale_factor)
+    return Clipping(l2norm_diff, h.clip_gradients / l2norm_diff)
+
+
+def clip_values(parameter: Parameter, h: HyperParameters, rate: np.float32) -> None:
+    """Clip the elements of a diff, where ``clip_type`` says so; Caffe has neither type.
+
+    ``value`` limits every element to ``[-clip_gradients, clip_gradients]``. ``adjustable`` limits
+    it to ``[-clip_gradients / rate, clip_gradients / rate]``, so that the update is bounded and not
+    the gradient: Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional
+    networks", CVPR 2016 (asked for in BVLC/caffe issue 4671).
+    """
+    limit = h.clip_gradients
+    if not clips_values(h) or (h.clip_type == "adjustable" and rate == 0):
+        return
+    if h.clip_type == "adjustable":
+        limit = limit / rate
+    np.clip(parameter.diff, -limit, limit, out=parameter.diff)
+
+
+def clips_values(h: HyperParameters) -> bool:
+    """Return whether every element of a diff is clipped for itself."""
+    return bool(h.clip_gradients >= 0 and h.clip_type != "norm")
 
 
 def normalize(parameter: Parameter, h: HyperParameters, k: Kernels) -> None:

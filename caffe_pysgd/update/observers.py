@@ -1,23 +1,26 @@
 """What an observer of the update is told, and when.
 
-An observer sees every array at every stage and changes nothing. The updater does not know who
-listens; audit, statistics and the figures in Caffe's log all hang on this one interface.
+An observer sees every array at every stage, or only the figures that describe them, and changes
+nothing. The updater does not know who listens; audit, statistics and the figures in Caffe's log all
+hang on this one interface.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Mapping, Sequence
 
 import numpy as np
 
 from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.statistics import Statistics
 
 
 class Stage(Enum):
     """The stages of one update, in the order in which an observer hears of them.
 
-    The first two come for all parameters before the others, because clipping looks at all of them;
-    the others come parameter by parameter.
+    The first comes for all parameters before the others, because clipping looks at all of them; the
+    others come parameter by parameter, and not for one that is frozen.
     """
 
     GRADIENT = "gradient"  # diff as forward and backward left it, summed over iter_size passes
@@ -31,11 +34,26 @@ class Stage(Enum):
 class Observer:
     """Base of all observers; each method may be overridden, and none has to be.
 
+    Figures are cheap: the fused kernels take them in the same pass over memory as the update.
+    Arrays make the update fall back on one operation after the other for that iteration.
+
     An array is the updater's own and is valid during the call only: copy what you keep.
     """
 
     def due(self, iteration: int) -> bool:
-        """Return whether this observer wants to hear of this iteration at all."""
+        """Return whether this observer wants to see the arrays of this iteration."""
+        return True
+
+    def figures_due(self, iteration: int) -> bool:
+        """Return whether this observer wants the figures of this iteration."""
+        return False
+
+    def begin(self, iteration: int, rate: np.float32, parameters: Sequence[Parameter]) -> bool:
+        """Hear that all gradients are complete; return whether the update shall be applied.
+
+        This one is called at every iteration. Where an observer refuses, weights and history stay
+        as they are, and ``end`` is called.
+        """
         return True
 
     def observe(
@@ -46,7 +64,23 @@ class Observer:
         stage: Stage,
         array: np.ndarray,
     ) -> None:
-        """Hear of one stage of one parameter; ``rate`` is the global rate of this iteration."""
+        """See one stage of one parameter; ``rate`` is the global rate of this iteration."""
+
+    def measure(
+        self,
+        iteration: int,
+        rate: np.float32,
+        parameter: Parameter,
+        figures: Mapping[str, Statistics],
+    ) -> None:
+        """Hear the figures of one parameter that was updated.
+
+        They are by name: ``gradient`` (raw, as in the stage of that name), ``regularized``, the
+        rule's slots (``history``, or ``m`` and ``v``, ...), ``update``, ``data`` (the new weights).
+        """
 
     def end(self, iteration: int, rate: np.float32) -> None:
-        """Hear that the update of this iteration is complete."""
+        """Hear that the update of this iteration is complete.
+
+        Called where arrays or figures were due, and where some observer refused the update.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -16,13 +16,13 @@ from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
 from caffe_pysgd.update.schedule import Schedule, schedule_of
+from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.treatment import Treatment
 
 F = np.float32
 MINUS_ONE, ZERO = F(-1), F(0)
 
 ParameterState = Dict[str, np.ndarray]
-Tell = Callable[[Parameter, Stage, np.ndarray], None]
 
 
 class Updater:
@@ -168,44 +168,102 @@ class Updater:
     def _step(self, iteration: int) -> np.float32:
         rates = {schedule: schedule.rate(iteration) for schedule in self._schedules}
         rate = rates[self.schedule]
-        listeners = [observer for observer in self.observers if observer.due(iteration)]
-        tell = _teller(listeners, iteration, rate)
-        self._clip(rate, tell)
+        watching = _Watching(self.observers, iteration, rate)
+        self.clipping = None
+        if watching.begin(self.parameters):
+            self._update_all(rates, iteration, watching)
+        elif self.clears_diffs:
+            for parameter in self.parameters:
+                self.kernels.set(ZERO, parameter.diff)
+        watching.end()
+        return rate
+
+    def _update_all(
+        self, rates: Dict[Schedule, np.float32], iteration: int, watching: _Watching
+    ) -> None:
+        for parameter in self.parameters:
+            watching.tell(parameter, Stage.GRADIENT, parameter.diff)
+        self.clipping = gradient.clipping(self.parameters, self.h, self.kernels)
         for turn in self._turns:
             if turn.treatment.frozen(iteration):
                 self.kernels.set(ZERO, turn.parameter.diff)
             else:
-                self._update(turn, rates[turn.schedule], iteration, tell)
-        for observer in listeners:
-            observer.end(iteration, rate)
-        return rate
+                self._update(turn, rates, iteration, watching)
 
-    def _clip(self, rate: np.float32, tell: Tell) -> None:
-        for parameter in self.parameters:
-            tell(parameter, Stage.GRADIENT, parameter.diff)
-        self.clipping = gradient.clip(self.parameters, self.h, rate, self.kernels)
-        for parameter in self.parameters:
-            tell(parameter, Stage.CLIPPED, parameter.diff)
-
-    def _update(self, turn: _Turn, rate: np.float32, iteration: int, tell: Tell) -> None:
+    def _update(
+        self, turn: _Turn, rates: Dict[Schedule, np.float32], iteration: int, watching: _Watching
+    ) -> None:
         """Take one parameter from its gradient to its new weights."""
-        parameter, rule, k = turn.parameter, turn.treatment.rule, self.kernels
+        parameter, rule, k, tell = turn.parameter, turn.treatment.rule, self.kernels, watching.tell
+        measured = _Measured(watching.measuring, k)
+        measured.take("gradient", parameter.diff)
+        if self.clipping:
+            k.scal(self.clipping.scale_factor, parameter.diff)
+        gradient.clip_values(parameter, self.h, rates[self.schedule])
+        tell(parameter, Stage.CLIPPED, parameter.diff)
         gradient.normalize(parameter, self.h, k)
         tell(parameter, Stage.NORMALIZED, parameter.diff)
         if not rule.decoupled_decay:
             gradient.regularize(parameter, turn.treatment.h, turn.step.decay, k)
         tell(parameter, Stage.REGULARIZED, parameter.diff)
+        measured.take("regularized", parameter.diff)
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
-        step.rate, step.iteration = rate * F(parameter.lr_mult), iteration
+        step.rate, step.iteration = rates[turn.schedule] * F(parameter.lr_mult), iteration
         value = rule.update(step) if turn.trusted else _call(rule, step)
         tell(parameter, Stage.UPDATE, value)
+        for slot, array in step.state.items():
+            measured.take(slot, array)
+        measured.take("update", value)
         k.axpy(MINUS_ONE, value, parameter.data)
         tell(parameter, Stage.DATA, parameter.data)
+        measured.take("data", parameter.data)
+        watching.measure(parameter, measured.figures)
         if self.clears_diffs:
             k.set(ZERO, parameter.diff)
         elif value is not parameter.diff:
             k.copy(value, parameter.diff)
+
+
+class _Measured:
+    """The figures of one parameter, taken as its update goes along, if anybody wants them."""
+
+    def __init__(self, wanted: bool, kernels: Kernels) -> None:
+        self.figures: Dict[str, Statistics] = {}
+        self._wanted, self._kernels = wanted, kernels
+
+    def take(self, name: str, array: np.ndarray) -> None:
+        if self._wanted:
+            self.figures[name] = self._kernels.statistics(array)
+
+
+class _Watching:
+    """The observers at one iteration."""
+
+    def __init__(self, observers: Sequence[Observer], iteration: int, rate: np.float32) -> None:
+        self._observers, self._iteration, self._rate = observers, iteration, rate
+        self._seeing = [observer for observer in observers if observer.due(iteration)]
+        self._measuring = [observer for observer in observers if observer.figures_due(iteration)]
+        self._refused = False
+        self.seeing, self.measuring = bool(self._seeing), bool(self._measuring)
+
+    def begin(self, parameters: Sequence[Parameter]) -> bool:
+        willing = [o.begin(self._iteration, self._rate, parameters) for o in self._observers]
+        self._refused = not all(willing)
+        return not self._refused
+
+    def tell(self, parameter: Parameter, stage: Stage, array: np.ndarray) -> None:
+        for observer in self._seeing:
+            observer.observe(self._iteration, self._rate, parameter, stage, array)
+
+    def measure(self, parameter: Parameter, figures: Dict[str, Statistics]) -> None:
+        for observer in self._measuring:
+            observer.measure(self._iteration, self._rate, parameter, figures)
+
+    def end(self) -> None:
+        for observer in self._observers:
+            if self._refused or observer in self._seeing or observer in self._measuring:
+                observer.end(self._iteration, self._rate)
 
 
 @dataclass
@@ -297,15 +355,3 @@ def _where(rule: UpdateRule, step: ParameterStep) -> str:
 def _name(rule: UpdateRule) -> str:
     own = type(rule) not in RULES.values()
     return f"{type(rule).__module__}:{type(rule).__qualname__}" if own else rule.name
-
-
-def _teller(listeners: Sequence[Observer], iteration: int, rate: np.float32) -> Tell:
-    def tell(parameter: Parameter, stage: Stage, array: np.ndarray) -> None:
-        for observer in listeners:
-            observer.observe(iteration, rate, parameter, stage, array)
-
-    return tell if listeners else _tell_nobody
-
-
-def _tell_nobody(parameter: Parameter, stage: Stage, array: np.ndarray) -> None:
-    pass

@@ -144,7 +144,7 @@ def test_figures_of_the_update_are_shown_at_displayed_iterations(workdir: Path) 
         solver.step(1)
         if iteration % 2 == 0:
             moved = np.linalg.norm(np.concatenate(weights_of(both, solver)) - before)
-            weighed = np.linalg.norm(before)
+            weighed = np.linalg.norm(np.concatenate(weights_of(both, solver)))
             assert solver.net.blobs["pysgd_update_l2"].data[0] == pytest.approx(moved, rel=1e-3)
             assert solver.net.blobs["pysgd_update_ratio"].data[0] == pytest.approx(
                 moved / weighed, rel=1e-3

@@ -11,7 +11,7 @@ from nets import NETS, SHARED, SMALL, write_solver
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import InNetSettings
+from caffe_pysgd.prototxt.in_net import UpdateSettings
 from caffe_pysgd.prototxt.net import read_net
 from caffe_pysgd.prototxt.solver import read_solver
 from caffe_pysgd.run import Run, resolve
@@ -140,7 +140,7 @@ def test_what_a_yaml_overrides_stands_in_the_stock_and_in_the_injected_run(workd
     run = resolve(source)
     stock = read_solver(run.write_stock(workdir / "stock"))
     neutral = read_solver(run.write_injected(workdir / "run"))
-    settings = InNetSettings.from_json(read_net(Path(neutral.net)).layer[0].python_param.param_str)
+    settings = UpdateSettings.from_json(read_net(Path(neutral.net)).layer[0].python_param.param_str)
     h = settings.hyperparameters
     for solver in (stock, neutral):
         assert solver.base_lr == pytest.approx(1e-3)

@@ -11,6 +11,8 @@ from typing import Dict, Iterable
 
 import numpy as np
 
+from caffe_pysgd.update.statistics import Statistics, statistics
+
 
 class NumpyKernels:
     """Vector operations on flat float32 arrays. Scalars are ``np.float32``.
@@ -89,3 +91,7 @@ class NumpyKernels:
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
         """Return the sum of x y."""
         return np.float32(np.dot(x, y))
+
+    def statistics(self, x: np.ndarray) -> Statistics:
+        """Return the figures of x."""
+        return statistics(x)
