@@ -78,11 +78,18 @@ def _module() -> Iterator[Finding]:
 
 def _kernels() -> Iterator[Finding]:
     # Not at the top: what it imports may be what is broken.
-    from caffe_pysgd.update.kernels import MissingSymbols, NativeKernels
+    from caffe_pysgd.update.kernels import FusedKernels, MissingSymbols, NativeKernels
 
     try:
         NativeKernels(pycaffe.library_path())
-        yield Finding("kernels", "native (the native solver's bits), numpy")
+        try:
+            fused = FusedKernels(pycaffe.library_path())
+            rounding = "once (fused multiply-add)" if fused.rounds_once else "twice"
+            yield Finding("kernels", "fused and native (the native solver's bits), numpy")
+            yield Finding("axpy rounds", rounding)
+        except UserError as error:
+            yield Finding("kernels", "native (the native solver's bits), numpy")
+            yield Finding("no fused kernels", str(error))
     except MissingSymbols as missing:
         yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
     yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")

@@ -45,8 +45,9 @@ def inject_net(
     if settings.registered:
         for _ in range(1 + len(settings.state_names())):
             hook.param.add(lr_mult=0, decay_mult=0)
+    _take_rates(injected, set(names))
     for name in names:
-        holder.param.add(name=name)
+        holder.param.add(name=name, lr_mult=0)
     layers = [hook, *injected.layer, holder, seal]
     del injected.layer[:]
     injected.layer.extend(layers)
@@ -64,6 +65,19 @@ def _name_parameters(net: Any, state: Any, parameters: Sequence[LearnableParamet
         spec.name = name
         names.append(name)
     return names
+
+
+def _take_rates(net: Any, names: Set[str]) -> None:
+    """Let Caffe's own rate of every parameter be 0, so that its update has less to do.
+
+    Where a layer says no lr_mult, Caffe takes that of the last layer that shares the parameter:
+    ours, which says 0. The layer still learns, because its own is 1 by default; a layer that says
+    0 computes no gradient, and keeps it. Python knows the true ones.
+    """
+    for layer in net.layer:
+        for spec in layer.param:
+            if spec.name in names and spec.lr_mult != 0:
+                spec.ClearField("lr_mult")
 
 
 def _free_name(name: str, taken: Set[str]) -> str:
@@ -104,15 +118,17 @@ def _param_spec(layer: Any, parameter: LearnableParameter) -> Any:
 def neutral_solver(solver: Any, net_path: Path, caffe_knows_the_rate: bool) -> Any:
     """Return a copy of the solver whose native update changes no bit of the weights.
 
-    With plain SGD, no momentum, no decay and no clipping, ``data -= rate * 0`` is a no-op; rate,
-    display, tests, snapshots and signals stay Caffe's. A rate that Caffe cannot compute is 0 in its
-    log; ``pysgd_rate`` shows the true one.
+    With plain SGD, no decay and no clipping, ``data -= rate * 0`` is a no-op; rate, display, tests,
+    snapshots and signals stay Caffe's. A momentum of 1 keeps a history of zeros what it is, and is
+    the one that a BLAS has nothing to do for. A rate that Caffe cannot compute is 0 in its log;
+    ``pysgd_rate`` shows the true one.
     """
     neutral = type(solver)()
     neutral.CopyFrom(solver)
     replace_train_net(neutral, net_path)
     neutral.type = "SGD"
-    for field in ("momentum", "weight_decay", "clip_gradients"):
+    neutral.momentum = 1
+    for field in ("weight_decay", "clip_gradients"):
         neutral.ClearField(field)
     if not caffe_knows_the_rate:
         neutral.lr_policy, neutral.base_lr = "fixed", 0

@@ -37,3 +37,8 @@ def powf(base: np.float32, exponent: np.float32) -> np.float32:
 def expf(exponent: np.float32) -> np.float32:
     """Return e to the power of ``exponent`` as C's ``expf`` rounds it."""
     return np.float32(_expf(exponent))
+
+
+def address_of_powf() -> int:
+    """Return where libm's ``powf`` is, for compiled code that calls it."""
+    return ctypes.cast(_LIBRARY.powf, ctypes.c_void_p).value or 0

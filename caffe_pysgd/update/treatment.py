@@ -25,6 +25,11 @@ class Treatment:
     freeze_until: int = 0
     freeze_from: Optional[int] = None
 
+    @property
+    def ever_frozen(self) -> bool:
+        """Whether there is an iteration at which the parameter stays as it is."""
+        return self.freeze_until > 0 or self.freeze_from is not None
+
     def frozen(self, iteration: int) -> bool:
         """Return whether the parameter stays as it is at this iteration."""
         after = self.freeze_from is not None and iteration >= self.freeze_from

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.update import gradient
 from caffe_pysgd.update.gradient import Clipping
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import Kernels
+from caffe_pysgd.update.kernels import FusedUpdate, Kernels, Leaves, Task
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
@@ -20,7 +20,7 @@ from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.treatment import Treatment
 
 F = np.float32
-MINUS_ONE, ZERO = F(-1), F(0)
+MINUS_ONE, ZERO, ONE = F(-1), F(0), F(1)
 
 ParameterState = Dict[str, np.ndarray]
 
@@ -42,6 +42,9 @@ class Updater:
         treatments: per parameter what applies to it, where that is not ``rule`` and ``h`` for all.
         clears_diffs: leave every diff zero, rather than the update value as Caffe does, so that a
             native update that follows does nothing.
+
+    A program that clears all diffs before anybody looks at them may set ``keeps_update`` to False:
+    where that saves a walk over memory, anything at all is left in the diffs then.
 
     Attributes:
         clipping: what ``clip_gradients`` did in the last update, or None.
@@ -67,6 +70,7 @@ class Updater:
         self.states = list(states) if states is not None else self._fresh_states()
         self.observers: List[Observer] = list(observers)
         self.clears_diffs = clears_diffs
+        self.keeps_update = True
         self.clipping: Optional[Clipping] = None
         self._rule = rule
         self._adopt(h)
@@ -81,6 +85,10 @@ class Updater:
         for treatment in self.treatments:
             schedules.setdefault(schedule_of(treatment.h), Schedule(treatment.h))
         self._schedules = list(schedules.values())
+        self._fused: List[Tuple[FusedUpdate, List[_Turn]]] = []
+        self._fused_for: List[_Turn] = []
+        self._not_fused: List[_Turn] = []
+        self._ever_frozen = any(treatment.ever_frozen for treatment in self.treatments)
         self._turns = [
             _Turn(
                 parameter,
@@ -97,6 +105,7 @@ class Updater:
                     h=treatment.h,
                     kernels=self.kernels,
                 ),
+                lr_mult=F(parameter.lr_mult),
                 trusted=type(treatment.rule) in RULES.values(),
             )
             for parameter, treatment, state in zip(self.parameters, self.treatments, self.states)
@@ -184,11 +193,62 @@ class Updater:
         for parameter in self.parameters:
             watching.tell(parameter, Stage.GRADIENT, parameter.diff)
         self.clipping = gradient.clipping(self.parameters, self.h, self.kernels)
+        active = self._active(iteration)
+        left = active if watching.seeing else self._update_fused(active, rates, iteration, watching)
+        for turn in left:
+            self._update(turn, rates, iteration, watching)
+        if watching.measuring:
+            for turn in active:
+                watching.measure(turn.parameter, turn.figures)
+
+    def _active(self, iteration: int) -> List[_Turn]:
+        """Return the parameters that are not frozen; the others' diffs become zero."""
+        if not self._ever_frozen:
+            return self._turns
+        active = []
         for turn in self._turns:
             if turn.treatment.frozen(iteration):
                 self.kernels.set(ZERO, turn.parameter.diff)
             else:
-                self._update(turn, rates, iteration, watching)
+                active.append(turn)
+        return active
+
+    def _update_fused(
+        self,
+        active: List[_Turn],
+        rates: Dict[Schedule, np.float32],
+        iteration: int,
+        watching: _Watching,
+    ) -> List[_Turn]:
+        """Update the parameters for which there is a fused update; return the others."""
+        if active != self._fused_for:
+            self._fused_for = active
+            self._fused, self._not_fused = _fuse(active, self.kernels)
+        clip = self.clipping.scale_factor if self.clipping else ONE
+        normalization = ONE / F(self.h.iter_size)
+        leaves = Leaves.UPDATE if self.keeps_update else Leaves.ANYTHING
+        leaves = Leaves.ZEROS if self.clears_diffs else leaves
+        for fused, turns in self._fused:
+            raw = self._clip_values(turns, rates[self.schedule], watching.measuring)
+            local = [rates[turn.schedule] * turn.lr_mult for turn in turns]
+            fused.run(local, iteration, clip, normalization, leaves, watching.measuring)
+            if watching.measuring:
+                for turn, figures, gradient_figures in zip(turns, fused.figures(), raw):
+                    turn.figures = {**figures, **gradient_figures}
+        return self._not_fused
+
+    def _clip_values(
+        self, turns: List[_Turn], rate: np.float32, measuring: bool
+    ) -> List[Dict[str, Statistics]]:
+        """Clip by value, which no pass does; return the figures of the gradients before that."""
+        if not gradient.clips_values(self.h):
+            return [{}] * len(turns)
+        raw: List[Dict[str, Statistics]] = []
+        for turn in turns:
+            diff = turn.parameter.diff
+            raw.append({"gradient": self.kernels.statistics(diff)} if measuring else {})
+            gradient.clip_values(turn.parameter, self.h, rate)
+        return raw
 
     def _update(
         self, turn: _Turn, rates: Dict[Schedule, np.float32], iteration: int, watching: _Watching
@@ -209,7 +269,7 @@ class Updater:
         measured.take("regularized", parameter.diff)
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
-        step.rate, step.iteration = rates[turn.schedule] * F(parameter.lr_mult), iteration
+        step.rate, step.iteration = rates[turn.schedule] * turn.lr_mult, iteration
         value = rule.update(step) if turn.trusted else _call(rule, step)
         tell(parameter, Stage.UPDATE, value)
         for slot, array in step.state.items():
@@ -218,7 +278,7 @@ class Updater:
         k.axpy(MINUS_ONE, value, parameter.data)
         tell(parameter, Stage.DATA, parameter.data)
         measured.take("data", parameter.data)
-        watching.measure(parameter, measured.figures)
+        turn.figures = measured.figures
         if self.clears_diffs:
             k.set(ZERO, parameter.diff)
         elif value is not parameter.diff:
@@ -266,7 +326,7 @@ class _Watching:
                 observer.end(self._iteration, self._rate)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Turn:
     """One parameter, and what its rule is told, made once and brought up to date."""
 
@@ -274,7 +334,31 @@ class _Turn:
     treatment: Treatment
     schedule: Schedule
     step: ParameterStep
+    lr_mult: np.float32
     trusted: bool  # a rule of this package: what it returns is used without a look
+    figures: Dict[str, Statistics] = field(default_factory=dict)  # of its last update, if wanted
+
+
+def _fuse(
+    turns: List[_Turn], kernels: Kernels
+) -> Tuple[List[Tuple[FusedUpdate, List[_Turn]]], List[_Turn]]:
+    """Return the fused updates that there are, with the parameters of each, and the others."""
+    by_rule: Dict[str, List[_Turn]] = {}
+    for turn in turns:
+        by_rule.setdefault(turn.treatment.rule.name if turn.trusted else "", []).append(turn)
+    fused, others = [], by_rule.pop("", [])
+    for name, alike in by_rule.items():
+        rule = alike[0].treatment.rule
+        tasks = [
+            Task(t.parameter, t.step.state, t.treatment.h, t.step.decay, rule.decoupled_decay)
+            for t in alike
+        ]
+        update = kernels.fuse(name, rule.slots, tasks)
+        if update:
+            fused.append((update, alike))
+        else:
+            others.extend(alike)
+    return fused, others
 
 
 def check(h: HyperParameters, rule: UpdateRule) -> None:

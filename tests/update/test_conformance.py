@@ -41,20 +41,29 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
 }
 
 
+KERNELS = ("native", "fused")
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("rule", NATIVE_RULES)
 def test_updates_have_the_bits_of_the_native_solver(
-    workdir: Path, rule: str, option: str, magnitude: str
+    workdir: Path, rule: str, option: str, magnitude: str, kernels: str
 ) -> None:
     fields = {**OPTIONS[option], "type": rule, **RULES_OF_CAFFE[rule]}
-    assert_conforming(write_solver(workdir, ODD_LENGTHS, **fields), magnitude, iterations=60)
+    path = write_solver(workdir, ODD_LENGTHS, **fields)
+    assert_conforming(path, magnitude, iterations=60, kernels=kernels)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("rule", NATIVE_RULES)
-def test_the_bits_are_still_the_same_after_hundreds_of_updates(workdir: Path, rule: str) -> None:
+def test_the_bits_are_still_the_same_after_hundreds_of_updates(
+    workdir: Path, rule: str, kernels: str
+) -> None:
     fields = {"clip_gradients": 20, "iter_size": 2, "type": rule, **RULES_OF_CAFFE[rule]}
-    assert_conforming(write_solver(workdir, ODD_LENGTHS, **fields), "mixed", iterations=600)
+    path = write_solver(workdir, ODD_LENGTHS, **fields)
+    assert_conforming(path, "mixed", iterations=600, kernels=kernels)
 
 
 def real(low: float, high: float) -> st.SearchStrategy[float]:
@@ -129,10 +138,10 @@ SOLVERS = st.builds(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(SOLVERS, st.sampled_from(MAGNITUDES), st.integers(0, 2**31))
+@given(SOLVERS, st.sampled_from(MAGNITUDES), st.integers(0, 2**31), st.sampled_from(KERNELS))
 def test_any_legal_solver_file_gives_the_bits_of_the_native_solver(
-    fields: Dict[str, Any], magnitude: str, seed: int
+    fields: Dict[str, Any], magnitude: str, seed: int, kernels: str
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = write_solver(Path(directory), ODD_LENGTHS, **fields)
-        assert_conforming(path, magnitude, iterations=12, seed=seed)
+        assert_conforming(path, magnitude, iterations=12, kernels=kernels, seed=seed)

@@ -8,34 +8,60 @@ from __future__ import annotations
 
 from typing import Optional
 
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.kernels.fused import FusedKernels, FusedUpdate, Leaves, Task
 from caffe_pysgd.update.kernels.native import MissingSymbols, NativeKernels
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
 Kernels = NumpyKernels
-NAMES = ("auto", "native", "numpy")
+NAMES = ("auto", "fused", "native", "numpy")
 
 
-def make_kernels(name: str, library_path: Optional[str]) -> Kernels:
+def make_kernels(name: str, library_path: Optional[str], exact: bool = True) -> Kernels:
     """Return the kernels of that name.
 
     Args:
-        name: ``numpy``, ``native``, or ``auto`` for the fastest with the native bits.
+        name: ``numpy``, ``native``, ``fused``, or ``auto`` for the fastest with the native bits.
         library_path: a shared library that exports Caffe's mathematics, or None.
+        exact: whether ``fused`` (and ``auto``, if that comes to it) has the native bits, too, where
+            a rule takes powers.
 
     Raises:
-        MissingSymbols: ``native`` was asked for and the library does not export what it takes.
+        MissingSymbols: the library does not export what ``native`` or ``fused`` takes.
+        UserError: ``fused`` cannot be had here.
         ValueError: there are no kernels of that name.
     """
     if name == "numpy":
         return NumpyKernels()
     if name == "native":
         return NativeKernels(library_path)
+    if name == "fused":
+        return FusedKernels(library_path, exact)
     if name == "auto":
-        try:
-            return NativeKernels(library_path)
-        except MissingSymbols:
-            return NumpyKernels()
+        return _fastest(library_path, exact)
     raise ValueError(f"kernels: found '{name}', allowed are {', '.join(NAMES)}")
 
 
-__all__ = ["NAMES", "Kernels", "MissingSymbols", "NativeKernels", "NumpyKernels", "make_kernels"]
+def _fastest(library_path: Optional[str], exact: bool) -> Kernels:
+    try:
+        return FusedKernels(library_path, exact)
+    except UserError:
+        pass
+    try:
+        return NativeKernels(library_path)
+    except MissingSymbols:
+        return NumpyKernels()
+
+
+__all__ = [
+    "NAMES",
+    "FusedKernels",
+    "FusedUpdate",
+    "Kernels",
+    "Leaves",
+    "MissingSymbols",
+    "NativeKernels",
+    "NumpyKernels",
+    "Task",
+    "make_kernels",
+]

@@ -7,7 +7,7 @@ training amplifies it. For the native solver's bits take the ``native`` kernels.
 
 from __future__ import annotations
 
-from typing import Dict, Iterable
+from typing import Any, Dict, Iterable, Optional, Sequence
 
 import numpy as np
 
@@ -95,3 +95,7 @@ class NumpyKernels:
     def statistics(self, x: np.ndarray) -> Statistics:
         """Return the figures of x."""
         return statistics(x)
+
+    def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Any]) -> Optional[Any]:
+        """Return a fused update of these parameters under a rule, where these kernels have one."""
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_pysgd.update.bias_correction import correction
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 
 F = np.float32
@@ -77,7 +78,7 @@ class AMSGrad(UpdateRule):
         m, _ = _moments(p)
         v_max = p.state["v_max"]
         np.maximum(v_max, p.state["v"], out=v_max)
-        corrected = v_max / _correction(p.h.momentum2, p.iteration + 1)
+        corrected = v_max / correction(p.h.momentum2, p.iteration + 1)
         return p.rate * m / (np.sqrt(corrected) + p.h.delta)
 
 
@@ -93,8 +94,8 @@ class NAdam(UpdateRule):
     def update(self, p: ParameterStep) -> np.ndarray:
         beta1, t = p.h.momentum, p.iteration + 1
         _, v = _moments(p)
-        ahead = beta1 * p.state["m"] / _correction(beta1, t + 1)
-        ahead += (ONE - beta1) * p.gradient / _correction(beta1, t)
+        ahead = beta1 * p.state["m"] / correction(beta1, t + 1)
+        ahead += (ONE - beta1) * p.gradient / correction(beta1, t)
         return p.rate * ahead / (np.sqrt(v) + p.h.delta)
 
 
@@ -111,7 +112,7 @@ class Adamax(UpdateRule):
         m *= beta1
         m += (ONE - beta1) * p.gradient
         np.maximum(p.h.momentum2 * u, np.abs(p.gradient) + p.h.delta, out=u)
-        return p.rate / _correction(beta1, p.iteration + 1) * m / u
+        return p.rate / correction(beta1, p.iteration + 1) * m / u
 
 
 class LARS(UpdateRule):
@@ -175,11 +176,7 @@ def _moments(p: ParameterStep) -> tuple[np.ndarray, np.ndarray]:
     v *= beta2
     v += (ONE - beta2) * p.gradient * p.gradient
     t = p.iteration + 1
-    return m / _correction(beta1, t), v / _correction(beta2, t)
-
-
-def _correction(beta: np.float32, t: int) -> np.float32:
-    return F(1 - float(beta) ** t)
+    return m / correction(beta1, t), v / correction(beta2, t)
 
 
 def _trust_ratio(coefficient: np.float32, data: np.ndarray, step: np.ndarray) -> np.float32:

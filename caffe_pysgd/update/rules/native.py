@@ -13,8 +13,8 @@ from typing import Optional
 
 import numpy as np
 
+from caffe_pysgd.update.bias_correction import adam_correction
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.libm import pow, sqrt
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 
 F = np.float32
@@ -147,15 +147,9 @@ class Adam(UpdateRule):
         k.powx(v, HALF, u)
         k.add_scalar(p.h.delta, u)
         k.div(m, u, u)  # u = m / (sqrt(v) + delta)
-        correction = F(_divide(sqrt(1 - pow(beta2, t)), 1 - pow(beta1, t)))
+        correction = adam_correction(beta1, beta2, t)
         k.scale(p.rate * correction, u, g)  # r correction u
         return g
-
-
-def _divide(dividend: float, divisor: float) -> float:
-    """Divide as C does, to inf or nan where Python would raise."""
-    with np.errstate(all="ignore"):
-        return float(np.float64(dividend) / np.float64(divisor))
 
 
 def _no_momentum(solver: str, h: HyperParameters) -> Optional[str]:

@@ -1,0 +1,50 @@
+"""Kernels that update a parameter in one pass over memory, compiled by numba; an optional extra.
+
+Caffe's update walks over memory up to thirteen times and calls powf for each element. These take a
+block of a parameter from its gradient to its new weights while it is in the cache, on all cores,
+with the same bits: ``probe.py`` makes sure of that against Caffe's own functions at start-up.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.kernels.fused import objects
+from caffe_pysgd.update.kernels.fused.probe import rounds_once
+from caffe_pysgd.update.kernels.fused.scalars import SCALARS
+from caffe_pysgd.update.kernels.fused.update import FusedUpdate, Leaves, Task
+from caffe_pysgd.update.kernels.native import NativeKernels
+
+
+class FusedKernels(NativeKernels):
+    """Caffe's own vector operations, and a fused update for the rules that have one.
+
+    Args:
+        library_path: a shared library through which Caffe's symbols resolve.
+        exact: libm's powers; else the correctly rounded ones, faster still, not Caffe's bits.
+
+    Raises:
+        UserError: numba is not installed, or this Caffe rounds in a way that no pass matches.
+        MissingSymbols: there is no Caffe whose bits these could be.
+    """
+
+    name = "fused"
+
+    def __init__(self, library_path: Optional[str], exact: bool = True) -> None:
+        super().__init__(library_path)
+        if not objects.available():
+            raise UserError(
+                "kernels: fused: numba is not installed; pip install 'caffe-pysgd[fused]'"
+            )
+        self.exact = exact
+        self.rounds_once = rounds_once(library_path)
+
+    def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Task]) -> Optional[FusedUpdate]:
+        if rule not in SCALARS:
+            return None
+        variant = objects.Variant(rule, len(slots), self.rounds_once, self.exact)
+        return FusedUpdate(objects.load(variant), rule, slots, tasks)
+
+
+__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Task"]

@@ -1,0 +1,282 @@
+"""The fused kernels: beyond the conformance suite, their figures, their cache and their probe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, List, Mapping
+
+import numpy as np
+import pytest
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.update import (
+    RULES,
+    HyperParameters,
+    Observer,
+    Parameter,
+    Statistics,
+    Treatment,
+    Updater,
+    make_kernels,
+)
+from caffe_pysgd.update.kernels.fused import FusedKernels, probe
+from caffe_pysgd.update.kernels.native import NativeKernels
+from caffe_pysgd.update.statistics import CHUNK
+
+F = np.float32
+LIBRARY = pycaffe.library_path()
+FUSED = ("sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw")
+WITH_MOMENTUM = ("sgd", "nesterov", "adadelta", "adam", "adamw")
+# Beyond a chunk, beyond what one thread takes, a block and more, less than a vector.
+COUNTS = (3 * CHUNK + 777, 1025, 7, 1)
+
+
+def updater(
+    kernels: str, rule: str, observers: Any = (), counts: Any = COUNTS, **more: Any
+) -> Updater:
+    rng = np.random.RandomState(5)
+    exact = more.pop("exact", True)
+    clears = more.pop("clears_diffs", False)
+    treatments = more.pop("treatments", None)
+    given = dict(base_lr=0.01, weight_decay=0.02, delta=1e-6)
+    given.update(momentum=0.9 if rule in WITH_MOMENTUM else 0, **more)
+    h = HyperParameters(**given)
+    parameters = [
+        Parameter(f"ip{i}/0", rng.standard_normal(n).astype(F), np.zeros(n, F), i % 3, i % 2)
+        for i, n in enumerate(counts, 1)
+    ]
+    return Updater(
+        parameters, h, RULES[rule](), make_kernels(kernels, LIBRARY, exact),
+        observers=observers, clears_diffs=clears,
+        treatments=treatments and treatments(h, RULES[rule]()),
+    )  # fmt: skip
+
+
+def fill(some: Updater, iteration: int) -> None:
+    rng = np.random.RandomState(iteration)
+    for p in some.parameters:
+        p.diff[...] = rng.standard_normal(p.count) * 10.0 ** rng.uniform(-6, 1)
+        p.diff[rng.uniform(size=p.count) < 0.1] = 0
+
+
+def assert_same(one: Updater, other: Updater) -> None:
+    for p, q, s, t in zip(one.parameters, other.parameters, one.states, other.states):
+        assert p.data.tobytes() == q.data.tobytes(), p.name
+        assert (p.diff == q.diff).all(), p.name
+        for slot in s:
+            assert s[slot].tobytes() == t[slot].tobytes(), (p.name, slot)
+
+
+class Figures(Observer):
+    def __init__(self) -> None:
+        self.heard: List[Any] = []
+
+    def due(self, iteration: int) -> bool:
+        return False
+
+    def figures_due(self, iteration: int) -> bool:
+        return True
+
+    def measure(
+        self, iteration: int, rate: Any, parameter: Any, figures: Mapping[str, Statistics]
+    ) -> None:
+        self.heard.append((iteration, parameter.name, dict(figures)))
+
+
+OPTIONS = {
+    "plain": {},
+    "all": {"clip_gradients": 3, "iter_size": 3, "regularization_type": "L1"},
+    "clip to a value": {"clip_gradients": 0.01, "clip_type": "value", "iter_size": 2},
+    "cleared": {"clears_diffs": True},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("rule", FUSED)
+def test_bits_and_figures_are_those_of_one_operation_after_the_other(
+    rule: str, option: str
+) -> None:
+    # AdamW is NumPy's, whose rounding the native kernels share.
+    fused, native = (updater(k, rule, [Figures()], **OPTIONS[option]) for k in ("fused", "native"))
+    silent = updater("fused", rule, **OPTIONS[option])
+    for iteration in range(4):
+        for some in (fused, native, silent):
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(fused, native)
+        assert_same(silent, native)
+    assert fused.clipping == native.clipping
+    heard, expected = fused.observers[0].heard, native.observers[0].heard  # type: ignore[attr-defined]
+    assert heard == expected and len(heard) == 4 * len(COUNTS)
+
+
+def test_figures_tell_what_is_not_finite() -> None:
+    fused, native = (updater(k, "sgd", [Figures()]) for k in ("fused", "native"))
+    for some in (fused, native):
+        fill(some, 0)
+        some.parameters[0].diff[[0, 70000, 70001]] = np.nan, np.inf, -np.inf
+        some.parameters[3].diff[0] = np.nan
+        some.step(0)
+    heard = fused.observers[0].heard  # type: ignore[attr-defined]
+    assert heard == native.observers[0].heard  # type: ignore[attr-defined]
+    assert heard[0][2]["gradient"].nonfinite == 3
+    assert heard[3][2]["gradient"] == Statistics(0.0, 0.0, 0.0, 0.0, 0, 1)
+
+
+def test_parameters_may_have_rules_and_freezes_of_their_own() -> None:
+    def treatments(h: HyperParameters, rule: Any) -> List[Treatment]:
+        return [
+            Treatment(rule, h),
+            Treatment(RULES["lars"](), h),  # which has no fused pass
+            Treatment(RULES["adam"](), h, freeze_until=2),
+            Treatment(rule, h, freeze_from=1),
+        ]
+
+    both = [updater(k, "sgd", [Figures()], treatments=treatments) for k in ("fused", "native")]
+    for iteration in range(4):
+        for some in both:
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(*both)
+    assert both[0].observers[0].heard == both[1].observers[0].heard  # type: ignore[attr-defined]
+
+
+def test_an_observer_of_arrays_gets_them() -> None:
+    class Arrays(Observer):
+        seen = 0
+
+        def observe(self, *arguments: Any) -> None:
+            self.seen += 1
+
+    observer = Arrays()
+    fused, native = updater("fused", "adam", [observer]), updater("native", "adam")
+    for some in (fused, native):
+        fill(some, 0)
+        some.step(0)
+    assert_same(fused, native)
+    assert observer.seen == 6 * len(COUNTS)
+
+
+def test_arrays_that_moved_are_found() -> None:
+    fused, native = updater("fused", "adam"), updater("native", "adam")
+    for iteration in range(3):
+        for some in (fused, native):
+            for p, state in zip(some.parameters, some.states):
+                p.data, p.diff = p.data.copy(), p.diff.copy()
+                state["m"] = state["m"].copy()
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(fused, native)
+
+
+@pytest.mark.parametrize("rule", ["adagrad", "rmsprop", "adadelta", "adam"])
+def test_not_exact_is_within_a_few_ulp_and_not_the_same(rule: str) -> None:
+    options = {"weight_decay": 0}  # or the weights' difference would be all that is left of some
+    fast, exact = updater("fused", rule, exact=False, **options), updater("fused", rule, **options)
+    assert not fast.kernels.exact and exact.kernels.exact
+    for iteration in range(2):
+        for some in (fast, exact):
+            fill(some, iteration)
+            some.step(iteration)
+    differ = 0
+    for p, q in zip(fast.parameters, exact.parameters):
+        np.testing.assert_array_max_ulp(p.diff, q.diff, maxulp=8)
+        differ += int((p.diff != q.diff).sum())
+    assert 0 < differ < 0.01 * sum(COUNTS)
+
+
+# -- the probe ------------------------------------------------------------------------------------
+
+
+class Rounding(NativeKernels):
+    """Caffe's kernels, with an axpy that rounds as it is told."""
+
+    def __init__(self, tail: str) -> None:
+        super().__init__(LIBRARY)
+        self.tail = tail
+
+    def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
+        main = {"twice": 0, "mixed": y.size - y.size % 32, "once": y.size}[self.tail]
+        y[main:] += a * x[main:]
+        if main:
+            super().axpy(a, x[:main], y[:main])
+
+
+@pytest.mark.parametrize("tail", ["once", "twice", "mixed"])
+def test_the_probe_tells_which_way_axpy_rounds(tail: str, monkeypatch: Any) -> None:
+    if not probe.rounds_once(LIBRARY):
+        pytest.skip("this BLAS rounds twice, so that there is nothing to tell apart")
+    monkeypatch.setattr(probe, "NativeKernels", lambda path: Rounding(tail))
+    find = probe.rounds_once.__wrapped__
+    if tail == "mixed":
+        with pytest.raises(probe.UnmatchedRounding, match="neither once nor twice"):
+            find(LIBRARY)
+    else:
+        assert find(LIBRARY) == (tail == "once")
+
+
+def test_auto_falls_back_where_no_pass_matches(monkeypatch: Any) -> None:
+    assert make_kernels("auto", LIBRARY).name == "fused"
+    monkeypatch.setattr(
+        "caffe_pysgd.update.kernels.fused.rounds_once",
+        lambda path: (_ for _ in ()).throw(probe.UnmatchedRounding("no")),
+    )
+    assert make_kernels("auto", LIBRARY).name == "native"
+    assert make_kernels("auto", None).name == "numpy"
+
+
+def test_the_passes_that_round_twice_are_those_of_numpy() -> None:
+    """No BLAS here rounds twice; NumPy does."""
+    fused, plain = updater("fused", "sgd"), updater("numpy", "sgd")
+    assert isinstance(fused.kernels, FusedKernels)
+    fused.kernels.rounds_once = False
+    for iteration in range(3):
+        for some in (fused, plain):
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(fused, plain)
+
+
+# -- the compiled code on disk --------------------------------------------------------------------
+
+PROGRAM = """
+import sys, numpy as np
+from caffe_pysgd.update.kernels.fused import objects
+objects.load(objects.Variant("sgd", 1, True, True))
+print("numba" in sys.modules)
+"""
+
+
+def run(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "CAFFE_PYSGD_CACHE": str(cache), **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_second_start_does_without_numba(tmp_path: Path) -> None:
+    assert run(tmp_path).communicate()[0] == "True\n"
+    assert run(tmp_path).communicate()[0] == "False\n"
+    (code,) = tmp_path.iterdir()
+    code.write_bytes(code.read_bytes()[:-100])  # damaged: LLVM would end the process
+    assert run(tmp_path).communicate()[0] == "True\n"
+    assert run(tmp_path).communicate()[0] == "False\n"
+
+
+def test_many_processes_may_start_at_once(tmp_path: Path) -> None:
+    processes = [run(tmp_path) for _ in range(4)]
+    assert [p.communicate()[0] in ("True\n", "False\n") for p in processes] == [True] * 4
+    assert [p.returncode for p in processes] == [0] * 4
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_text("")
+    process = run(nowhere / "below a file")
+    assert process.communicate()[0] == "True\n" and process.returncode == 0
