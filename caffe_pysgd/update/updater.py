@@ -15,9 +15,11 @@ from caffe_pysgd.update.kernels import FusedUpdate, Kernels, Leaves, Task
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
+from caffe_pysgd.update.rules.calling import call, name_of
 from caffe_pysgd.update.schedule import Schedule, schedule_of
 from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.treatment import Treatment
+from caffe_pysgd.update.watching import Measured, Watching
 
 F = np.float32
 MINUS_ONE, ZERO, ONE = F(-1), F(0), F(1)
@@ -177,7 +179,7 @@ class Updater:
     def _step(self, iteration: int) -> np.float32:
         rates = {schedule: schedule.rate(iteration) for schedule in self._schedules}
         rate = rates[self.schedule]
-        watching = _Watching(self.observers, iteration, rate)
+        watching = Watching(self.observers, iteration, rate)
         self.clipping = None
         if watching.begin(self.parameters):
             self._update_all(rates, iteration, watching)
@@ -188,7 +190,7 @@ class Updater:
         return rate
 
     def _update_all(
-        self, rates: Dict[Schedule, np.float32], iteration: int, watching: _Watching
+        self, rates: Dict[Schedule, np.float32], iteration: int, watching: Watching
     ) -> None:
         for parameter in self.parameters:
             watching.tell(parameter, Stage.GRADIENT, parameter.diff)
@@ -218,7 +220,7 @@ class Updater:
         active: List[_Turn],
         rates: Dict[Schedule, np.float32],
         iteration: int,
-        watching: _Watching,
+        watching: Watching,
     ) -> List[_Turn]:
         """Update the parameters for which there is a fused update; return the others."""
         if active != self._fused_for:
@@ -251,11 +253,11 @@ class Updater:
         return raw
 
     def _update(
-        self, turn: _Turn, rates: Dict[Schedule, np.float32], iteration: int, watching: _Watching
+        self, turn: _Turn, rates: Dict[Schedule, np.float32], iteration: int, watching: Watching
     ) -> None:
         """Take one parameter from its gradient to its new weights."""
         parameter, rule, k, tell = turn.parameter, turn.treatment.rule, self.kernels, watching.tell
-        measured = _Measured(watching.measuring, k)
+        measured = Measured(watching.measuring, k)
         measured.take("gradient", parameter.diff)
         if self.clipping:
             k.scal(self.clipping.scale_factor, parameter.diff)
@@ -270,7 +272,7 @@ class Updater:
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
         step.rate, step.iteration = rates[turn.schedule] * turn.lr_mult, iteration
-        value = rule.update(step) if turn.trusted else _call(rule, step)
+        value = rule.update(step) if turn.trusted else call(rule, step)
         tell(parameter, Stage.UPDATE, value)
         for slot, array in step.state.items():
             measured.take(slot, array)
@@ -283,47 +285,6 @@ class Updater:
             k.set(ZERO, parameter.diff)
         elif value is not parameter.diff:
             k.copy(value, parameter.diff)
-
-
-class _Measured:
-    """The figures of one parameter, taken as its update goes along, if anybody wants them."""
-
-    def __init__(self, wanted: bool, kernels: Kernels) -> None:
-        self.figures: Dict[str, Statistics] = {}
-        self._wanted, self._kernels = wanted, kernels
-
-    def take(self, name: str, array: np.ndarray) -> None:
-        if self._wanted:
-            self.figures[name] = self._kernels.statistics(array)
-
-
-class _Watching:
-    """The observers at one iteration."""
-
-    def __init__(self, observers: Sequence[Observer], iteration: int, rate: np.float32) -> None:
-        self._observers, self._iteration, self._rate = observers, iteration, rate
-        self._seeing = [observer for observer in observers if observer.due(iteration)]
-        self._measuring = [observer for observer in observers if observer.figures_due(iteration)]
-        self._refused = False
-        self.seeing, self.measuring = bool(self._seeing), bool(self._measuring)
-
-    def begin(self, parameters: Sequence[Parameter]) -> bool:
-        willing = [o.begin(self._iteration, self._rate, parameters) for o in self._observers]
-        self._refused = not all(willing)
-        return not self._refused
-
-    def tell(self, parameter: Parameter, stage: Stage, array: np.ndarray) -> None:
-        for observer in self._seeing:
-            observer.observe(self._iteration, self._rate, parameter, stage, array)
-
-    def measure(self, parameter: Parameter, figures: Dict[str, Statistics]) -> None:
-        for observer in self._measuring:
-            observer.measure(self._iteration, self._rate, parameter, figures)
-
-    def end(self) -> None:
-        for observer in self._observers:
-            if self._refused or observer in self._seeing or observer in self._measuring:
-                observer.end(self._iteration, self._rate)
 
 
 @dataclass(eq=False)
@@ -343,17 +304,20 @@ def _fuse(
     turns: List[_Turn], kernels: Kernels
 ) -> Tuple[List[Tuple[FusedUpdate, List[_Turn]]], List[_Turn]]:
     """Return the fused updates that there are, with the parameters of each, and the others."""
-    by_rule: Dict[str, List[_Turn]] = {}
+    others = [turn for turn in turns if not turn.trusted]
+    by_kind: Dict[Tuple[str, str], List[_Turn]] = {}
     for turn in turns:
-        by_rule.setdefault(turn.treatment.rule.name if turn.trusted else "", []).append(turn)
-    fused, others = [], by_rule.pop("", [])
-    for name, alike in by_rule.items():
+        if turn.trusted:
+            kind = turn.treatment.rule.name, turn.treatment.h.regularization_type
+            by_kind.setdefault(kind, []).append(turn)
+    fused = []
+    for alike in by_kind.values():
         rule = alike[0].treatment.rule
         tasks = [
             Task(t.parameter, t.step.state, t.treatment.h, t.step.decay, rule.decoupled_decay)
             for t in alike
         ]
-        update = kernels.fuse(name, rule.slots, tasks)
+        update = kernels.fuse(rule.name, rule.slots, tasks)
         if update:
             fused.append((update, alike))
         else:
@@ -371,7 +335,9 @@ def check(h: HyperParameters, rule: UpdateRule) -> None:
     try:
         refusal = rule.check(h)
     except Exception as error:
-        raise UserError(f"{_name(rule)}: check() raised {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"{name_of(rule)}: check() raised {type(error).__name__}: {error}"
+        ) from error
     if refusal:
         raise UserError(refusal)
 
@@ -382,60 +348,3 @@ def _common(
     """Return the changes to what a parameter has in common with the others."""
     same = [name for name in changes if getattr(own, name) == getattr(common, name)]
     return {name: changes[name] for name in same}
-
-
-def _call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
-    """Call a rule of the user's, and look at what it returns and at what it did to its state.
-
-    The state must stay in the arrays that the rule was given: they are the snapshot's.
-
-    Raises:
-        UserError: naming rule, parameter and iteration.
-    """
-    slots = dict(step.state)
-    try:
-        value = rule.update(step)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{_where(rule, step)}: {type(error).__name__}: {error}") from error
-    for slot, array in step.state.items():
-        if slot not in slots:
-            raise UserError(f"{_where(rule, step)}: state: '{slot}' is not among its slots")
-        if array is not slots[slot]:
-            _check_array(array, f"{_where(rule, step)}: state['{slot}'] became", step)
-            slots[slot][...] = array
-    step.state.update(slots)
-    return _checked_value(value, rule, step)
-
-
-def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.ndarray:
-    returned = f"{_where(rule, step)}: update() returned"
-    array = _check_array(value, returned, step)
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = int(np.flatnonzero(~finite)[0])
-        raise UserError(
-            f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
-            f"{index}: {array[index]} from gradient {step.gradient[index]}"
-        )
-    return np.ascontiguousarray(array)  # the kernels walk over memory, not over strides
-
-
-def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
-    if not isinstance(value, np.ndarray):
-        raise UserError(f"{what} {type(value).__name__}, an array of float32 is wanted")
-    if value.dtype != F:
-        raise UserError(f"{what} an array of {value.dtype}, float32 is wanted")
-    if value.shape != step.gradient.shape:
-        raise UserError(f"{what} shape {value.shape}, {step.gradient.shape} is wanted")
-    return value
-
-
-def _where(rule: UpdateRule, step: ParameterStep) -> str:
-    return f"rule {_name(rule)}, parameter {step.name}, iteration {step.iteration}"
-
-
-def _name(rule: UpdateRule) -> str:
-    own = type(rule) not in RULES.values()
-    return f"{type(rule).__module__}:{type(rule).__qualname__}" if own else rule.name

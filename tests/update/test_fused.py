@@ -245,7 +245,7 @@ def test_the_passes_that_round_twice_are_those_of_numpy() -> None:
 PROGRAM = """
 import sys, numpy as np
 from caffe_pysgd.update.kernels.fused import objects
-objects.load(objects.Variant("sgd", 1, True, True))
+objects.load(objects.Variant("sgd", 1, False, True, True))
 print("numba" in sys.modules)
 """
 

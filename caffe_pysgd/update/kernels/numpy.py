@@ -97,5 +97,8 @@ class NumpyKernels:
         return statistics(x)
 
     def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Any]) -> Optional[Any]:
-        """Return a fused update of these parameters under a rule, where these kernels have one."""
+        """Return a fused update of these parameters under a rule, where these kernels have one.
+
+        The parameters have the same ``regularization_type``.
+        """
         return None

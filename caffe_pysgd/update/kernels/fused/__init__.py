@@ -43,7 +43,8 @@ class FusedKernels(NativeKernels):
     def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Task]) -> Optional[FusedUpdate]:
         if rule not in SCALARS:
             return None
-        variant = objects.Variant(rule, len(slots), self.rounds_once, self.exact)
+        l1 = tasks[0].h.regularization_type == "L1"
+        variant = objects.Variant(rule, len(slots), l1, self.rounds_once, self.exact)
         return FusedUpdate(objects.load(variant), rule, slots, tasks)
 
 

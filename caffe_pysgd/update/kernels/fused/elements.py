@@ -62,6 +62,16 @@ def call_powf(context: Any, powf: Any, x: Any, exponent: Any) -> Any:
     return types.float32(types.int64, types.float32, types.float32), generate
 
 
+@intrinsic
+def first_bit(context: Any, word: Any) -> Any:
+    """The number of the lowest bit that is set in a word that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
 def pointer_to(kind: Any) -> Any:
     """Return a function that takes an address for a pointer to values of that kind."""
 

@@ -16,24 +16,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from caffe_pysgd.update.kernels.fused import layout
-from caffe_pysgd.update.kernels.fused.elements import bits_of, pointer_to
+from caffe_pysgd.update.kernels.fused.elements import pointer_to
 from caffe_pysgd.update.statistics import LANES
 
 _OPTIONS = {"error_model": "numpy"}
 _floats_at, _doubles_at = pointer_to(types.float32), pointer_to(types.float64)
 _integers_at, _longs_at = pointer_to(types.int32), pointer_to(types.int64)
-_MAGNITUDE, _INFINITY = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 
 # The lanes of one quantity: two sums in float64, two extremes in float32, zeros in int32, and how
 # many values were not finite.
 _SUMSQ, _MIN, _MAX, _ZEROS = 8 * LANES, 16 * LANES, 20 * LANES, 24 * LANES
 _NONFINITE = 28 * LANES
-assert _NONFINITE + 8 <= layout.LANES_BYTES
+_WORDS = _NONFINITE // 8 + 1
+assert 8 * _WORDS <= layout.LANES_BYTES
 
 
 @intrinsic
 def _add_rows(context: Any, floats: Any, rows: Any, lanes: Any) -> Any:
-    """Add rows of 16 finite values to the lanes."""
+    """Add rows of 16 values to the lanes if all of them are finite; return whether they are."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         floats, rows, lanes = arguments
@@ -50,14 +50,15 @@ def _add_rows(context: Any, floats: Any, rows: Any, lanes: Any) -> Any:
         for place, variable in zip(places, variables):
             builder.store(builder.load(place, align=8), variable)
         total, sumsq, low, high, zeros = variables
+        kind = ir.FunctionType(double, [double] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64")
         row = builder.inttoptr(floats, single.as_pointer())
         with cgutils.for_range(builder, rows) as loop:
             x = builder.load(builder.gep(row, [loop.index]), align=4)
             wide = builder.fpext(x, double)
             builder.store(builder.fadd(builder.load(total), wide), total)
-            # A float32's square is exact in float64: fused or not, the sum is the same.
-            squares = builder.fmul(wide, wide)
-            builder.store(builder.fadd(builder.load(sumsq), squares), sumsq)
+            # A float32's square is exact in float64: rounded once or twice, the sum is the same.
+            builder.store(builder.call(fma, [wide, wide, builder.load(sumsq)]), sumsq)
             for extreme, order in ((low, "<"), (high, ">")):
                 old = builder.load(extreme)
                 new = builder.select(builder.fcmp_ordered(order, x, old), x, old)
@@ -65,11 +66,18 @@ def _add_rows(context: Any, floats: Any, rows: Any, lanes: Any) -> Any:
             zero = builder.fcmp_ordered("==", x, ir.Constant(single, [0.0] * LANES))
             count = builder.add(builder.load(zeros), builder.zext(zero, whole))
             builder.store(count, zeros)
-        for place, variable in zip(places, variables):
-            builder.store(builder.load(variable), place, align=8)
-        return context.get_dummy_value()
+        # Where any value is not finite, so is a sum of squares, and the difference to itself.
+        squares = builder.load(sumsq)
+        difference = builder.fsub(squares, squares)
+        finite = builder.fcmp_ordered("==", difference, ir.Constant(double, [0.0] * LANES))
+        mask = ir.IntType(LANES)
+        all_finite = builder.icmp_unsigned("==", builder.bitcast(finite, mask), mask(-1))
+        with builder.if_then(all_finite):
+            for place, variable in zip(places, variables):
+                builder.store(builder.load(variable), place, align=8)
+        return builder.zext(all_finite, ir.IntType(64))
 
-    return types.void(types.int64, types.int64, types.int64), generate
+    return types.int64(types.int64, types.int64, types.int64), generate
 
 
 @njit(**_OPTIONS)
@@ -86,20 +94,30 @@ def reset(lanes):
 
 
 @njit(**_OPTIONS)
+def copy(lanes, to):
+    """Let the lanes of one quantity be those of another."""
+    source, target = carray(_longs_at(lanes), (_WORDS,)), carray(_longs_at(to), (_WORDS,))
+    for word in range(_WORDS):
+        target[word] = source[word]
+
+
+@njit(**_OPTIONS)
 def measure(n, x, floats, lanes):
     """Add a block to the lanes: n values, as an array and by address."""
-    largest = np.int32(0)
-    for i in range(n):
-        largest = max(largest, bits_of(x[i]) & _MAGNITUDE)
     rows = n // LANES
-    if largest >= _INFINITY:
+    if _add_rows(floats, rows, lanes) == 0:
         rows = 0
-    _add_rows(floats, rows, lanes)
+    if rows * LANES < n:
+        _add_values(rows * LANES, n, x, lanes)
+
+
+@njit(**_OPTIONS)
+def _add_values(first, past, x, lanes):
     sums = carray(_doubles_at(lanes), (2 * LANES,))
     extremes = carray(_floats_at(lanes + _MIN), (2 * LANES,))
     zeros = carray(_integers_at(lanes + _ZEROS), (LANES,))
     nonfinite = carray(_longs_at(lanes + _NONFINITE), (1,))
-    for i in range(rows * LANES, n):
+    for i in range(first, past):
         lane = i % LANES
         if np.isfinite(x[i]):
             wide = np.float64(x[i])

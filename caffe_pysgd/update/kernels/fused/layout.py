@@ -11,7 +11,7 @@ DATA, DIFF, SLOTS = 0, 1, 2
 ADDRESSES = 4
 
 # One row per parameter, float32: what happens to the gradient, then the rule's own scalars.
-CLIP, NORMALIZATION, L2, L1, RULE = 0, 1, 2, 3, 4
+CLIP, NORMALIZATION, DECAY, RULE = 0, 1, 2, 3
 SCALARS = RULE + 12
 
 # One row per chunk: the parameter's row, the first value, how many values.
@@ -25,10 +25,11 @@ QUANTITIES = FIRST_SLOT + 2
 
 LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING = range(3)
 
-# Per thread: what the rule sees, the update value, one more array, a mark per value; and for each
-# quantity the lanes of its figures.
+# Per thread: what the rule sees, the update value, one more array, a mark per value, a list of
+# eights of marks; and for each quantity the lanes of its figures.
 SCRATCH_G, SCRATCH_U, SCRATCH_V, MARKS = (4 * BLOCK * number for number in range(4))
-LANES_AT, LANES_BYTES = MARKS + 2 * BLOCK, 512
+LISTED = MARKS + 2 * BLOCK
+LANES_AT, LANES_BYTES = LISTED + 2 * BLOCK, 512
 SCRATCH_BYTES = LANES_AT + QUANTITIES * LANES_BYTES
 
 

@@ -29,10 +29,11 @@ _ALIVE: List[Any] = []
 
 
 class Variant(NamedTuple):
-    """Which pass: the rule, its number of state slots, and how it rounds."""
+    """Which pass: the rule, its number of state slots, how weights decay, and how it rounds."""
 
     rule: str
     slots: int
+    l1: bool
     rounds_once: bool
     exact: bool
 
@@ -162,6 +163,7 @@ def _compile(variant: Variant) -> bytes:
 
     from caffe_pysgd.update.kernels.fused.passes import SIGNATURE, make_pass
 
+    _allow_many_arrays()
     compiled = cfunc(SIGNATURE, error_model="numpy")(make_pass(*variant))
     module = llvm.parse_assembly(compiled.inspect_llvm())
     # Keep the function itself, which takes numba's two pointers before ours, and not the wrapper
@@ -181,3 +183,14 @@ def _compile(variant: Variant) -> bytes:
     assert all(n.startswith("llvm.") or n in _OF_LIBC for n in needed), needed
     text = str(module).replace(name, SYMBOL)
     return bytes(_machine().emit_object(llvm.parse_assembly(text)))
+
+
+@cache
+def _allow_many_arrays() -> None:
+    """Let LLVM vectorise loops over many arrays, for which it compares all their addresses.
+
+    For this process; LLVM takes the option once.
+    """
+    import llvmlite.binding as llvm
+
+    llvm.set_option("caffe-pysgd", "--runtime-memory-check-threshold=64")

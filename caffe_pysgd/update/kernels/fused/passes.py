@@ -20,7 +20,7 @@ from caffe_pysgd.update.kernels.fused.elements import (
     pointer_to,
     scal,
 )
-from caffe_pysgd.update.kernels.fused.figures import finish, measure, reset
+from caffe_pysgd.update.kernels.fused.figures import copy, finish, measure, reset
 from caffe_pysgd.update.kernels.fused.rules import BY_BLOCK, BY_VALUE
 
 F = np.float32
@@ -34,13 +34,14 @@ SIGNATURE = types.void(*[types.int64] * 9)
 
 _B = layout.BLOCK
 _ADDRESSES, _SCALARS = layout.ADDRESSES, layout.SCALARS
-_CLIP, _NORMALIZATION, _L2, _L1 = layout.CLIP, layout.NORMALIZATION, layout.L2, layout.L1
+_CLIP, _NORMALIZATION, _DECAY = layout.CLIP, layout.NORMALIZATION, layout.DECAY
 _RULE, _DATA, _DIFF, _SLOTS = layout.RULE, layout.DATA, layout.DIFF, layout.SLOTS
 _GRADIENT, _REGULARIZED, _UPDATE = layout.GRADIENT, layout.REGULARIZED, layout.UPDATE
 _NEW_DATA, _FIRST_SLOT = layout.NEW_DATA, layout.FIRST_SLOT
 _QUANTITIES, _FIGURES = layout.QUANTITIES, layout.FIGURES
 _SCRATCH_G, _SCRATCH_U, _SCRATCH_V = layout.SCRATCH_G, layout.SCRATCH_U, layout.SCRATCH_V
-_MARKS, _LANES_AT, _LANES_BYTES = layout.MARKS, layout.LANES_AT, layout.LANES_BYTES
+_MARKS, _LISTED = layout.MARKS, layout.LISTED
+_LANES_AT, _LANES_BYTES = layout.LANES_AT, layout.LANES_BYTES
 _UPDATE_VALUE, _ZEROS = layout.LEAVES_UPDATE, layout.LEAVES_ZEROS
 
 
@@ -49,7 +50,7 @@ _UPDATE_VALUE, _ZEROS = layout.LEAVES_UPDATE, layout.LEAVES_ZEROS
 
 @njit(**_OPTIONS)
 def _before_the_rule(c):
-    return (c[0], c[1], c[2], c[3])
+    return (c[_CLIP], c[_NORMALIZATION], c[_DECAY])
 
 
 @njit(**_OPTIONS)
@@ -58,46 +59,45 @@ def _of_the_rule(c):
     return (r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8])
 
 
-def make_pass(rule: str, slots: int, rounds_once: bool, exact: bool) -> Any:
+def make_pass(rule: str, slots: int, l1: bool, rounds_once: bool, exact: bool) -> Any:
     """Return the pass of a rule with that many state slots, to be compiled for ``SIGNATURE``.
 
     Args:
+        l1: whether weights decay by their signs.
         rounds_once: whether axpy is a fused multiply-add.
         exact: libm's powers, not the correctly rounded ones.
     """
     axpy = axpy_fused if rounds_once else axpy_unfused
     by_value = BY_VALUE[rule](axpy)
+    same = rule == "sgd"  # its update value is its history
     whole = not exact or rule not in BY_BLOCK  # whether one loop can do all
 
     @njit(**_OPTIONS)
     def seen(k, x, d):
         """What the rule sees: the gradient clipped, normalized and regularized."""
-        g = scal(k[_NORMALIZATION], scal(k[_CLIP], d))
-        return axpy(k[_L1], F(x > 0) - F(x < 0), axpy(k[_L2], x, g))  # one of the two is 0
-
-    @njit(**_OPTIONS)
-    def see(n, c, x, d, g):
-        k = _before_the_rule(c)
-        for i in range(n):
-            g[i] = seen(k, x[i], d[i])
+        g = k[_NORMALIZATION] * scal(k[_CLIP], d)
+        if l1:
+            return axpy(k[_DECAY], F(x > 0) - F(x < 0), g)
+        return axpy(k[_DECAY], x, g)
 
     if whole:
 
         @njit(**_OPTIONS)
-        def update(n, c, g, x, s, t, u, v, work):
-            k = _of_the_rule(c)
+        def see_and_update(n, c, x, d, g, s, t, u, v, work):
+            before, k = _before_the_rule(c), _of_the_rule(c)
             for i in range(n):
+                g[i] = seen(before, x[i], d[i])
                 if slots > 1:
                     u[i], s[i], t[i] = by_value(k, g[i], x[i], s[i], t[i])
                 else:
                     u[i], s[i], _ = by_value(k, g[i], x[i], s[i], F(0))
 
     else:
-        by_block = BY_BLOCK[rule](axpy)
+        by_block = BY_BLOCK[rule](axpy, seen)
 
         @njit(**_OPTIONS)
-        def update(n, c, g, x, s, t, u, v, work):
-            by_block(n, _of_the_rule(c), g, s, t, u, v, work)
+        def see_and_update(n, c, x, d, g, s, t, u, v, work):
+            by_block(n, _before_the_rule(c), _of_the_rule(c), x, d, g, s, t, u, v, work)
 
     @njit(**_OPTIONS)
     def apply(n, x, d, u, leaves):
@@ -143,7 +143,7 @@ def make_pass(rule: str, slots: int, rounds_once: bool, exact: bool) -> Any:
             leaving_anything(n, c, x, d, s, t)
 
     def run(addresses, scalars, chunks, first, last, scratch, powf, figures, leaves):
-        work = (powf, scratch + _MARKS)
+        work = (powf, scratch + _MARKS, scratch + _LISTED)
         g_at, u_at = scratch + _SCRATCH_G, scratch + _SCRATCH_U
         lanes = scratch + _LANES_AT
         g, u = carray(_floats_at(g_at), (_B,)), carray(_floats_at(u_at), (_B,))
@@ -165,19 +165,21 @@ def make_pass(rule: str, slots: int, rounds_once: bool, exact: bool) -> Any:
                 if whole and figures == 0:
                     all_at_once(n, c, x, d, s, t, leaves)
                     continue
-                see(n, c, x, d, g)
+                see_and_update(n, c, x, d, g, s, t, u, v, work)
                 if figures != 0:
                     measure(n, d, d_at, lanes + _LANES_BYTES * _GRADIENT)
                     measure(n, g, g_at, lanes + _LANES_BYTES * _REGULARIZED)
-                update(n, c, g, x, s, t, u, v, work)
                 apply(n, x, d, u, leaves)
                 if figures != 0:
-                    measure(n, u, u_at, lanes + _LANES_BYTES * _UPDATE)
+                    if not same:
+                        measure(n, u, u_at, lanes + _LANES_BYTES * _UPDATE)
                     measure(n, x, x_at, lanes + _LANES_BYTES * _NEW_DATA)
                     measure(n, s, s_at, lanes + _LANES_BYTES * _FIRST_SLOT)
                     if slots > 1:
                         measure(n, t, t_at, lanes + _LANES_BYTES * (_FIRST_SLOT + 1))
             if figures != 0:
+                if same:
+                    copy(lanes + _LANES_BYTES * _FIRST_SLOT, lanes + _LANES_BYTES * _UPDATE)
                 for quantity in range(_FIRST_SLOT + slots):
                     row = figures + 8 * _FIGURES * (_QUANTITIES * number + quantity)
                     finish(lanes + _LANES_BYTES * quantity, row)

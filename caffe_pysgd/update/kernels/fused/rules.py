@@ -4,7 +4,9 @@
 Each is its namesake in ``caffe_pysgd/update/rules``: ``g`` is what the rule sees, ``s`` and ``t``
 are its state slots, ``u`` is the update value, ``c`` holds the scalars that ``scalars.py``
 computes. A rule without libm's powers works on one value, and all that happens to it is one loop.
-One with them works on a block, step by step, because each power is a loop of its own.
+One with them works on a block: up to a power in one loop, which marks where libm may round
+otherwise; after that is settled, in the next. There ``b`` and ``seen`` give what the rule sees of
+the weights ``x`` and the diffs ``d``, and ``v`` is scratch.
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ from typing import Any, Callable, Dict
 import numpy as np
 from numba import njit
 
-from caffe_pysgd.update.kernels.fused.elements import root, scal, square
-from caffe_pysgd.update.kernels.fused.powers import block_root, block_square
+from caffe_pysgd.update.kernels.fused.elements import (
+    near_midpoint_root,
+    near_midpoint_square,
+    root,
+    scal,
+    square,
+)
+from caffe_pysgd.update.kernels.fused.powers import marks_at, settle_roots, settle_squares
 
 F = np.float32
 _OPTIONS = {"error_model": "numpy"}
@@ -100,72 +108,99 @@ def adamw(axpy: Any) -> Any:
     return update
 
 
-def exact_adagrad(axpy: Any) -> Any:
+def exact_adagrad(axpy: Any, seen: Any) -> Any:
     @njit(**_OPTIONS)
-    def update(n, c, g, s, t, u, v, work):
+    def update(n, b, c, x, d, g, s, t, u, v, work):
         rate, delta = c[0], c[1]
-        block_square(n, g, u, work)
+        marks = marks_at(n, work)
+        for i in range(n):
+            value = seen(b, x[i], d[i])
+            g[i], u[i] = value, square(value)
+            marks[i] = near_midpoint_square(value, square(value))
+        settle_squares(n, g, u, work)
         for i in range(n):
             s[i] = u[i] + s[i]
-        block_root(n, s, u, work)
+            u[i] = root(s[i])
+            marks[i] = near_midpoint_root(s[i], u[i])
+        settle_roots(n, s, u, work)
         for i in range(n):
             u[i] = axpy(rate, g[i] / (u[i] + delta), F(0))
 
     return update
 
 
-def exact_rmsprop(axpy: Any) -> Any:
+def exact_rmsprop(axpy: Any, seen: Any) -> Any:
     @njit(**_OPTIONS)
-    def update(n, c, g, s, t, u, v, work):
+    def update(n, b, c, x, d, g, s, t, u, v, work):
         rate, delta, rms_decay, rest = c[0], c[1], c[2], c[3]
-        block_square(n, g, u, work)
+        marks = marks_at(n, work)
+        for i in range(n):
+            value = seen(b, x[i], d[i])
+            g[i], u[i] = value, square(value)
+            marks[i] = near_midpoint_square(value, square(value))
+        settle_squares(n, g, u, work)
         for i in range(n):
             s[i] = axpy(rest, u[i], scal(rms_decay, s[i]))
-        block_root(n, s, u, work)
+            u[i] = root(s[i])
+            marks[i] = near_midpoint_root(s[i], u[i])
+        settle_roots(n, s, u, work)
         for i in range(n):
             u[i] = axpy(rate, g[i] / (u[i] + delta), F(0))
 
     return update
 
 
-def exact_adadelta(axpy: Any) -> Any:
+def exact_adadelta(axpy: Any, seen: Any) -> Any:
     @njit(**_OPTIONS)
-    def update(n, c, g, s, t, u, v, work):
+    def update(n, b, c, x, d, g, s, t, u, v, work):
         rate, delta, momentum, rest = c[0], c[1], c[2], c[3]
-        block_square(n, g, u, work)
+        marks = marks_at(n, work)
+        for i in range(n):
+            value = seen(b, x[i], d[i])
+            g[i], u[i] = value, square(value)
+            marks[i] = near_midpoint_square(value, square(value))
+        settle_squares(n, g, u, work)
         for i in range(n):
             s[i] = axpy(rest, u[i], scal(momentum, s[i]))
-            u[i] = (delta + t[i]) / (delta + s[i])
-        block_root(n, u, v, work)
+            v[i] = (delta + t[i]) / (delta + s[i])
+            u[i] = root(v[i])
+            marks[i] = near_midpoint_root(v[i], u[i])
+        settle_roots(n, v, u, work)
         for i in range(n):
-            g[i] = g[i] * v[i]
-        block_square(n, g, u, work)
+            v[i] = g[i] * u[i]
+            u[i] = square(v[i])
+            marks[i] = near_midpoint_square(v[i], u[i])
+        settle_squares(n, v, u, work)
         for i in range(n):
             t[i] = axpy(rest, u[i], scal(momentum, t[i]))
-            u[i] = scal(rate, g[i])
+            u[i] = scal(rate, v[i])
 
     return update
 
 
-def exact_adam(axpy: Any) -> Any:
+def exact_adam(axpy: Any, seen: Any) -> Any:
     @njit(**_OPTIONS)
-    def update(n, c, g, s, t, u, v, work):
+    def update(n, b, c, x, d, g, s, t, u, v, work):
         rate, delta, beta1, rest1, beta2, rest2 = c[0], c[1], c[2], c[3], c[4], c[5]
+        marks = marks_at(n, work)
         for i in range(n):
-            s[i] = axpy(rest1, g[i], scal(beta1, s[i]))
-            t[i] = axpy(rest2, g[i] * g[i], scal(beta2, t[i]))
-        block_root(n, t, u, work)
+            value = seen(b, x[i], d[i])
+            g[i] = value
+            s[i] = axpy(rest1, value, scal(beta1, s[i]))
+            t[i] = axpy(rest2, value * value, scal(beta2, t[i]))
+            u[i] = root(t[i])
+            marks[i] = near_midpoint_root(t[i], u[i])
+        settle_roots(n, t, u, work)
         for i in range(n):
             u[i] = scal(rate, s[i] / (u[i] + delta))
 
     return update
 
 
-Rule = Callable[[Any], Any]
-BY_VALUE: Dict[str, Rule] = {
+BY_VALUE: Dict[str, Callable[[Any], Any]] = {
     rule.__name__: rule for rule in (sgd, nesterov, adagrad, rmsprop, adadelta, adam, adamw)
 }
-BY_BLOCK: Dict[str, Rule] = {
+BY_BLOCK: Dict[str, Callable[[Any, Any], Any]] = {
     "adagrad": exact_adagrad,
     "rmsprop": exact_rmsprop,
     "adadelta": exact_adadelta,

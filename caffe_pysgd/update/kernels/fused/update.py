@@ -54,7 +54,7 @@ class FusedUpdate:
         compiled: the pass.
         rule: the rule's name.
         slots: the names of its state slots, in its order.
-        tasks: the parameters.
+        tasks: the parameters, all with the same ``regularization_type``.
     """
 
     def __init__(
@@ -73,8 +73,7 @@ class FusedUpdate:
         self._scalars = np.zeros((len(tasks), layout.SCALARS), F)
         self._decays = np.array([task.decay for task in tasks], F)
         for row, task in zip(self._scalars, tasks):
-            kind = layout.L2 if task.h.regularization_type == "L2" else layout.L1
-            row[kind] = F(0) if task.decoupled else task.decay
+            row[layout.DECAY] = F(0) if task.decoupled else task.decay
         alike: Dict[HyperParameters, List[int]] = {}
         for number, task in enumerate(tasks):
             alike.setdefault(task.h, []).append(number)
