@@ -10,7 +10,21 @@ TEMPLATES = "caffe_pysgd.prototxt_templates"
 
 fused = ["numba>=0.55"]
 plot = ["matplotlib>=3.5"]
-test = ["pytest>=7", "hypothesis>=6", "pytest-timeout>=2", *fused, *plot]
+report = ["jinja2>=3"]
+parquet = ["pyarrow>=10"]
+tensorboard = ["tensorboardX>=2.5"]
+test = [
+    "pytest>=7",
+    "hypothesis>=6",
+    "pytest-timeout>=2",
+    "playwright>=1.40",  # reads the report in a real browser
+    "tensorboard>=2.10",  # reads what was exported
+    *fused,
+    *plot,
+    *report,
+    *parquet,
+    *tensorboard,
+]
 lint = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML"]
 docs = ["mkdocs>=1.5,<2"]
 hdf5 = ["h5py>=2.10"]
@@ -27,7 +41,11 @@ setup(
     python_requires=">=3.9",
     packages=[*find_packages(include=["caffe_pysgd", "caffe_pysgd.*"]), TEMPLATES],
     package_dir={TEMPLATES: "prototxt_templates"},
-    package_data={TEMPLATES: ["*.prototxt"], "caffe_pysgd": ["py.typed"]},
+    package_data={
+        TEMPLATES: ["*.prototxt"],
+        "caffe_pysgd": ["py.typed"],
+        "caffe_pysgd.report": ["assets/*", "vendor/*/*"],
+    },
     entry_points={"console_scripts": ["caffe-pysgd = caffe_pysgd.cli.main:main"]},
     install_requires=[
         "numpy>=1.19,<2",
@@ -44,6 +62,9 @@ setup(
         "plot": plot,
         "fused": fused,
         "hdf5": hdf5,
+        "report": report,
+        "parquet": parquet,
+        "tensorboard": tensorboard,
     },
     classifiers=[
         "Intended Audience :: Science/Research",

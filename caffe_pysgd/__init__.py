@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from caffe_pysgd import pycaffe
 
 if TYPE_CHECKING:
+    from caffe_pysgd.audit.shadow import shadow
+    from caffe_pysgd.diagnosis.diagnose import diagnose
     from caffe_pysgd.errors import UserError
     from caffe_pysgd.hosts.hook import take_over
     from caffe_pysgd.hosts.solver import (
@@ -36,7 +38,9 @@ __all__ = [
     "UpdateRule",
     "UserError",
     "__version__",
+    "diagnose",
     "get_solver",
+    "shadow",
     "take_over",
 ]
 
@@ -46,6 +50,8 @@ _MODULES = {
     "ParameterStep": "caffe_pysgd.update",
     "UpdateRule": "caffe_pysgd.update",
     "UserError": "caffe_pysgd.errors",
+    "diagnose": "caffe_pysgd.diagnosis.diagnose",
+    "shadow": "caffe_pysgd.audit.shadow",
     "take_over": "caffe_pysgd.hosts.hook",
 }
 _SOLVERS = "caffe_pysgd.hosts.solver"

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from caffe_pysgd.errors import UserError, nearest
@@ -81,7 +89,7 @@ class UpdateOptions(_HyperParameters):
     """How the update is computed; what is not given comes from the solver file."""
 
     rule: Optional[str] = None
-    kernels: Literal["auto", "native", "numpy"] = "auto"
+    kernels: Literal["auto", "fused", "native", "numpy"] = "auto"
     exact: StrictBool = True
     resume: Literal["auto", "always", "never"] = "auto"
     max_iter: Optional[Count] = None
@@ -91,12 +99,36 @@ class UpdateOptions(_HyperParameters):
     params: List[ParameterGroup] = []
 
 
+class ProbeOptions(_Strict):
+    """One element of one parameter, of which the audit keeps every stage's value."""
+
+    param: str
+    index: List[Count]
+
+
+def _as_mapping(value: Any) -> Any:
+    """``audit:`` and ``audit: true`` ask for one as it is by default."""
+    return {} if value is None or value is True else None if value is False else value
+
+
+class AuditOptions(_Strict):
+    """What is recorded of the run, and what happens at a gradient that is not finite."""
+
+    every: Annotated[Count, Field(ge=1)] = 1
+    file: Annotated[str, Field(min_length=1)] = "audit.sqlite"
+    histograms: Count = 0
+    probes: List[ProbeOptions] = []
+    weights_every: Optional[Count] = None
+    on_nonfinite: Literal["raise", "skip", "record"] = "raise"
+
+
 class Configuration(_Strict):
-    """A run: the stock solver file, where the run's files go, and the update."""
+    """A run: the stock solver file, where the run's files go, the update and the audit."""
 
     solver: Path = Field(strict=False)
     run_dir: Optional[Path] = Field(default=None, strict=False)
     update: UpdateOptions = UpdateOptions()
+    audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
 
 
 def read_configuration(path: Path) -> Configuration:
@@ -200,6 +232,10 @@ def _known_keys(location: Sequence[Any]) -> List[str]:
             model = UpdateOptions
         elif part == "params":
             model = ParameterGroup
+        elif part == "audit":
+            model = AuditOptions
+        elif part == "probes":
+            model = ProbeOptions
     return list(model.model_fields)
 
 

@@ -26,6 +26,8 @@ from caffe_pysgd.prototxt.in_net import (
     unpack_header,
 )
 from caffe_pysgd.prototxt.injection import PLUGIN_LAYERS, inject_net
+from caffe_pysgd.prototxt.taps import PREFIX as TAP_PREFIX
+from caffe_pysgd.prototxt.taps import remove_taps
 from caffe_pysgd.resume import check_native_snapshot, check_snapshot
 from caffe_pysgd.run import Run
 from caffe_pysgd.snapshots import (
@@ -129,7 +131,8 @@ def strip(model: Path, output: Path) -> None:
                             del file[f"{group}/{layer}"]
         return
     message = read_model_message(model)
-    kept = [layer for layer in message.layer if not _is_plugin_layer(layer.name)]
+    untapped = remove_taps(message.layer)
+    kept = [layer for layer in untapped if not _is_plugin_layer(layer.name)]
     if not kept and not message.layers:
         raise UserError(f"{model}: is not a whole Caffe model (.caffemodel)")
     for layer in kept:
@@ -153,7 +156,8 @@ def is_in_net(snapshot: Path) -> bool:
 
 
 def _is_plugin_layer(name: str) -> bool:
-    return name in PLUGIN_LAYERS or HOOK_NAME.match(name) is not None
+    own = name in PLUGIN_LAYERS or name.startswith(TAP_PREFIX)
+    return own or HOOK_NAME.match(name) is not None
 
 
 def _refuse_unknown_rules(run: Run) -> None:

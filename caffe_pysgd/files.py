@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise UserError(f"{path}: is a folder; a file is to be written there")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.fchmod(handle, 0o666 & ~_umask())
+        os.fchmod(handle, 0o666 & ~umask())
         os.close(handle)
         try:
             yield Path(name)
@@ -55,7 +55,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or (os.strerror(int(number[1])) if number else str(error))
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return which permissions new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

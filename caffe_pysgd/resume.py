@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, UpdateSettings
+from caffe_pysgd.prototxt.net import included_layers
 from caffe_pysgd.run import Run
 from caffe_pysgd.snapshots import Model, SolverState, read_model, read_solver_state
 from caffe_pysgd.update import find_rule
@@ -111,22 +112,47 @@ def _read(path: Path, run: Run) -> Tuple[SolverState, Model]:
             f"the working directory, {Path.cwd()})"
         )
     model = read_model(state.learned_net)
+    another = f"{state.learned_net}: is a snapshot of another net"
     for parameter in run.parameters:
-        shapes = model.shapes.get(parameter.layer, [])
-        another = f"{state.learned_net}: is a snapshot of another net"
-        if len(shapes) <= parameter.index:
+        if len(model.get(parameter.layer, [])) <= parameter.index:
             raise UserError(f"{another}: it has no parameter {parameter.name}")
-        if _plain(shapes[parameter.index]) != _plain(parameter.shape):
-            raise UserError(
-                f"{another}: {parameter.name} has shape {shapes[parameter.index]} there, "
-                f"{parameter.shape} here"
-            )
+    misfit = _misfit(model, run)
+    if misfit:
+        raise UserError(f"{another}: {misfit}")
     return state, model
 
 
-def _plain(shape: Sequence[int]) -> Tuple[int, ...]:
-    """Return a shape without ones: old models have four axes throughout."""
-    return tuple(axis for axis in shape if axis != 1)
+def _misfit(model: Model, run: Run) -> str:
+    """Return where a model does not fit the train net, or nothing.
+
+    ``Net::CopyTrainedLayersFrom`` goes by the names of the layers, and aborts there. A layer that
+    only one of the two has is of no matter.
+    """
+    owned = {(p.layer, p.index) for p in run.parameters}
+    for layer, ours in _shapes(run).items():
+        for index, (there, here) in enumerate(zip_longest(model.shapes.get(layer, ours), ours)):
+            if model.keeps_with_owners and there in (None, (0,)) and (layer, index) not in owned:
+                continue
+            if there is None or here is None:
+                held = len(model[layer])
+                return f"layer '{layer}' has {held} parameters there and {len(ours)} here"
+            legacy = (layer, index) in model.legacy
+            if there != ((1,) * (4 - len(here)) + here if legacy else here):
+                return f"{layer}/{index} has shape {there} there, {here} here"
+    return ""
+
+
+def _shapes(run: Run) -> Dict[str, List[Tuple[int, ...]]]:
+    """Return the shapes of all blobs of the train net by layer name."""
+    shapes = {(p.layer, p.index): p.shape for p in run.parameters}
+    for parameter in run.parameters:
+        shapes.update({(layer, index): shape for layer, index, shape in parameter.sharers})
+    layers: Dict[str, List[Tuple[int, ...]]] = {
+        layer.name: [] for layer in included_layers(run.net, run.state)
+    }
+    for layer, index in sorted(shapes):
+        layers[layer].append(shapes[layer, index])
+    return layers
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -134,13 +160,19 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown}, ..." if len(names) > 3 else shown or "nothing"
 
 
-def check_weights(path: Path) -> Path:
-    """Check that there is a model in the file; return its path.
+def check_weights(path: Path, run: Run) -> Path:
+    """Check that a net can start from a model; return the model's path.
 
     Raises:
-        UserError: there is none.
+        UserError: it is no model, or a layer in it has the name of one of the net's, but not its
+            shape.
     """
-    read_model(path)
+    misfit = _misfit(read_model(path), run)
+    if misfit:
+        raise UserError(
+            f"{path}: does not fit this net: {misfit}; weights are copied by layer name, so to "
+            "learn this layer from scratch, rename it in the net"
+        )
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -13,7 +13,7 @@ from caffe_pysgd.config import Configuration, ParameterGroup, UpdateOptions, rea
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.files import write_whole
 from caffe_pysgd.prototxt import injection
-from caffe_pysgd.prototxt.in_net import ParameterSettings, UpdateSettings
+from caffe_pysgd.prototxt.in_net import AuditSettings, ParameterSettings, UpdateSettings
 from caffe_pysgd.prototxt.parameters import LearnableParameter, learnable_parameters
 from caffe_pysgd.prototxt.solver import (
     hyperparameters,
@@ -21,6 +21,7 @@ from caffe_pysgd.prototxt.solver import (
     read_train_net,
     train_state,
 )
+from caffe_pysgd.prototxt.taps import add_taps
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.update import (
     NATIVE_RULES,
@@ -75,6 +76,7 @@ class Run:
         return UpdateSettings(
             rule=self.rule,
             kernels=self.update.kernels,
+            exact=self.update.exact,
             hyperparameters=self.h.as_plain(),
             parameters=tuple(map(self._parameter_settings, self.parameters, self.groups)),
             display=self.solver.display,
@@ -141,15 +143,25 @@ class Run:
         injection.replace_train_net(solver, directory / "net.prototxt")
         return self._write(directory, solver, self.net)
 
-    def write_injected(self, directory: Path, registered: bool = False) -> Path:
+    def write_injected(
+        self, directory: Path, registered: bool = False, audit: Optional[AuditSettings] = None
+    ) -> Path:
         """Write the run with Python's update into a folder; return the solver file.
+
+        Args:
+            directory: the folder.
+            registered: as for :meth:`settings`.
+            audit: what is to be recorded.
 
         Raises:
             UserError: Caffe was built without the Python layer, or a file cannot be written.
         """
-        settings = self.settings(registered)
+        settings, net = self.settings(registered), self.net
         pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
-        net = injection.inject_net(self.net, self.state, self.parameters, settings)
+        if audit:
+            net, complete = add_taps(net, self.state, self.solver, audit.file)
+            settings = replace(settings, audit=replace(audit, records_loss=complete))
+        net = injection.inject_net(net, self.state, self.parameters, settings)
         net_path = directory / "net.prototxt"
         solver = injection.neutral_solver(self.solver, net_path, self.caffe_knows_the_rate())
         return self._write(directory, solver, net)

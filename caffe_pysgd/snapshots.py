@@ -8,7 +8,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
 
 import numpy as np
 from google.protobuf.internal import encoder
@@ -16,30 +16,33 @@ from google.protobuf.internal import encoder
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
+from caffe_pysgd.snapshot_names import HDF5_SUFFIX as _HDF5
+from caffe_pysgd.snapshot_names import snapshot_names as snapshot_names
 
 
 class Model(Dict[str, List[np.ndarray]]):
     """A model's blobs by layer name, each flat float32.
 
-    HDF5 keeps a shared blob with its owner only; with the others it is empty here.
-
     Attributes:
         shapes: the blobs' shapes.
+        legacy: the blobs whose shape is written as models of before Caffe 1.0 have it, with four
+            axes throughout: layer and index.
+        keeps_with_owners: HDF5 keeps a shared blob with its owner only; with the others it is empty
+            here, or missing at the end.
         notes: what the layers were told (``python_param.param_str``), for those that were.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.shapes: Dict[str, List[Tuple[int, ...]]] = {}
+        self.legacy: Set[Tuple[str, int]] = set()
+        self.keeps_with_owners = False
         self.notes: Dict[str, str] = {}
 
     def add(self, layer: str, blobs: Sequence[np.ndarray]) -> None:
         """Add a layer with its blobs in their shapes."""
         self[layer] = [blob.ravel() for blob in blobs]
         self.shapes[layer] = [blob.shape for blob in blobs]
-
-
-_HDF5 = ".h5"
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,6 @@ class SolverState:
     names: Tuple[str, ...] = ()
 
 
-def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tuple[Path, Path]:
-    """Return what Caffe calls the model and the solver state of an iteration."""
-    suffix = _HDF5 if hdf5 else ""
-    start = f"{prefix}_iter_{iteration}"
-    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
-
-
 def read_model(path: Path) -> Model:
     """Return what a ``.caffemodel`` holds.
 
@@ -79,6 +75,7 @@ def read_model(path: Path) -> Model:
     what = "model (.caffemodel)"
     model = Model()
     if is_hdf5(path):
+        model.keeps_with_owners = True
         with _open_hdf5(path, what) as file:
             for name, blobs in file["data"].items():
                 model.add(name, _numbered(blobs))
@@ -88,6 +85,8 @@ def read_model(path: Path) -> Model:
     old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
     for layer in (*net.layer, *old):
         model.add(layer.name, [_values(blob) for blob in layer.blobs])
+        legacy = {(layer.name, i) for i, blob in enumerate(layer.blobs) if _is_legacy(blob)}
+        model.legacy |= legacy
     for layer in net.layer:
         if layer.python_param.param_str:
             model.notes[layer.name] = layer.python_param.param_str
@@ -215,7 +214,8 @@ def _values(blob: Any) -> np.ndarray:
     """Return a ``BlobProto``'s data in its shape, again through the bytes on the wire."""
     data_only = type(blob)()
     data_only.CopyFrom(blob)
-    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
+    four = (blob.num, blob.channels, blob.height, blob.width)
+    shape = four if _is_legacy(blob) else tuple(blob.shape.dim)
     for field in ("shape", "diff", "double_data", "double_diff", *_OLD_SHAPE):
         data_only.ClearField(field)
     count = len(blob.data)
@@ -226,6 +226,10 @@ def _values(blob: Any) -> np.ndarray:
 
 
 _OLD_SHAPE = ("num", "channels", "height", "width")
+
+
+def _is_legacy(blob: Any) -> bool:
+    return any(blob.HasField(field) for field in _OLD_SHAPE)
 
 
 def add_diffs(path: Path, net: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.compare import Comparison, compare
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB
@@ -80,7 +81,10 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
         UserError: Caffe failed; its own reason is given.
     """
     run.solver.snapshot_prefix = str(directory / "snapshot")
-    log = _train(run.write_injected(directory), flags, progress)
+    audit = plan_audit(run, directory)
+    solver = run.write_injected(directory, audit=audit)
+    write_manifest(run, audit)
+    log = _train(solver, flags, progress)
     model = read_model(_final_state(run, directory).learned_net)
     history = model[run.settings().hook_name][FIRST_STATE_BLOB:]
     return Outcome(_weights(run, model), history, last_scores(log), log)
@@ -118,7 +122,8 @@ def _train_in_python(
     stated.solver.train_state.CopyFrom(run.state)
     stated.write_stock(directory)
     source = directory / "run.yaml"
-    source.write_text(f"solver: solver.prototxt\nupdate: {{kernels: {run.update.kernels}}}\n")
+    update = f"{{kernels: {run.update.kernels}, exact: {str(run.update.exact).lower()}}}"
+    source.write_text(f"solver: solver.prototxt\nupdate: {update}\n")
     log = _run([*program, str(source)], directory / "caffe.log", progress)
     state = _final_state(run, directory)
     weights = _weights(run, read_model(state.learned_net))
@@ -205,3 +210,18 @@ def _run(command: Sequence[str], log_path: Path, progress: Progress) -> str:
     if process.returncode != 0:
         raise UserError(f"training failed: {pycaffe.last_words(text)}")
     return text
+
+
+def verdict(
+    weights: List[Comparison], history: List[Comparison], iterations: int
+) -> Dict[str, Any]:
+    """Return what a verification found, as it is written to a file."""
+    both = weights + history
+    return {
+        "iterations": iterations,
+        "values": sum(part.count for part in both),
+        "differ": sum(part.differ for part in both),
+        "max_ulp": max(part.max_ulp for part in both),
+        "weights": [asdict(part) for part in weights],
+        "history": [asdict(part) for part in history],
+    }

@@ -15,6 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+pytest_plugins = ["browser"]  # the fixture `opened`
+
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parent.parent
 

@@ -42,7 +42,7 @@ def read(directory: Path, text: str) -> Configuration:
     [
         ("solver: s\nupdat: {}", ": updat: unknown key; did you mean 'update'?"),
         ("solvr: s", ": solvr: unknown key; did you mean 'solver'?"),
-        ("net: n\nbase_lr: 0.1", ": net: unknown key; allowed are solver, run_dir, update"),
+        ("net: n\nbase_lr: 0.1", ": net: unknown key; allowed are solver, run_dir, update, audit"),
         ("{}", ": solver: is missing"),
         ("", ": found None, a mapping with the key 'solver' is wanted"),
         ("- solver", ": found ['solver'], a mapping with the key 'solver' is wanted"),
@@ -93,7 +93,7 @@ def test_a_yaml_that_says_something_else_is_refused_in_one_line(
         ("stepvalue: [3, x]", "stepvalue[1]: found 'x', allowed is a valid integer"),
         ("iter_size: 0", "iter_size: found 0, allowed is greater than or equal to 1"),
         ("exact: 1", "exact: found 1, allowed is a valid boolean"),
-        ("kernels: fast", "kernels: found 'fast', allowed is 'auto', 'native' or 'numpy'"),
+        ("kernels: fast", "kernels: found 'fast', allowed is 'auto', 'fused', 'native' or 'numpy'"),
         ("resume: yes", "resume: found True, allowed is 'auto', 'always' or 'never'"),
         ("rule: 3", "rule: found 3, allowed is a valid string"),
         ("params: {match: a}", "params: found {'match': 'a'}, allowed is a list"),

@@ -54,6 +54,10 @@ def test_the_wheel_holds_the_package_the_templates_and_the_licence(wheel: Path) 
         f"caffe_pysgd/prototxt_templates/{name}.prototxt" for name in ("hook", "parameters", "seal")
     ]
     assert "caffe_pysgd/py.typed" in names
+    report = PROJECT / "caffe_pysgd" / "report"
+    for folder in ("assets", "vendor"):
+        files = {path for path in (report / folder).rglob("*") if path.is_file()}
+        assert {str(path.relative_to(PROJECT)) for path in files} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
     modules = {str(path.relative_to(PROJECT)) for path in (PROJECT / "caffe_pysgd").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Tuple
 
 import caffe
 import numpy as np
@@ -162,3 +162,31 @@ def test_a_model_of_before_caffe_1_is_read(tmp_path: Path) -> None:
         "conv1": [[1.5, -2]],
         "fc8": [[3]],
     }
+
+
+@pytest.mark.parametrize(
+    "pair", [("SGD", "Nesterov"), ("AdaGrad", "RMSProp")], ids=["gradients", "squares"]
+)
+def test_caffes_own_solver_states_do_not_say_which_solver_took_them(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, pair: Tuple[str, str]
+) -> None:
+    """Two histories may be the same where the weights are not; the files are the same, too."""
+    taken, weights = [], []
+    for rule in pair:
+        folder = workdir / rule
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        fields = {"momentum": 0.9 if "SGD" in pair else 0}
+        if rule == "RMSProp":
+            fields["rms_decay"] = 0
+        write_solver(Path(), type=rule, snapshot_prefix="snap", **fields)
+        solver = caffe.get_solver("solver.prototxt")
+        solver.step(1)
+        solver.snapshot()
+        assert any(
+            blob.any() for blob in read_solver_state(Path("snap_iter_1.solverstate")).history
+        )
+        taken.append(Path("snap_iter_1.solverstate").read_bytes())
+        weights.append(read_model(Path("snap_iter_1.caffemodel"))["hidden"][0].tobytes())
+    assert taken[0] == taken[1]
+    assert (weights[0] == weights[1]) == (pair[0] == "AdaGrad")

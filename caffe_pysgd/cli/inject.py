@@ -10,6 +10,7 @@ from typing import Optional
 
 import click
 
+from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
@@ -40,7 +41,9 @@ def inject(
     directory = run_dir or run.configuration.run_dir
     if directory is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
-    solver = run.write_injected(own_folder(directory))
+    audit = plan_audit(run, own_folder(directory))
+    solver = run.write_injected(directory, audit=audit)
+    write_manifest(run, audit)
     command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
     click.echo(_path_prefix() + shlex.join(command))
 

@@ -11,7 +11,20 @@ import click
 from caffe_pysgd import __version__
 from caffe_pysgd.errors import UserError
 
-_COMMANDS = ("doctor", "inject", "train", "solve", "verify", "convert")
+_COMMANDS = (
+    "doctor",
+    "inject",
+    "train",
+    "solve",
+    "verify",
+    "convert",
+    "audit",
+    "explain",
+    "diagnose",
+    "report",
+    "watch",
+    "export",
+)
 
 
 class _Commands(click.Group):

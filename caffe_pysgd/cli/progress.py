@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack, contextmanager
+from typing import Callable, Iterator, List
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from caffe_pysgd import pycaffe
 
 
 def training_bars() -> Progress:
@@ -25,7 +32,10 @@ def training_bars() -> Progress:
 
 
 def solving_bar() -> Progress:
-    """Return the bar of one long training: loss, rate, iterations a second, time left."""
+    """Return the bar of one long training: loss, rate, iterations a second, time left.
+
+    It is drawn when it is told to: a thread that draws would take its time from the training's.
+    """
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
@@ -34,7 +44,34 @@ def solving_bar() -> Progress:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        auto_refresh=False,
     )
+
+
+def quiet_caffe() -> None:
+    """Keep Caffe's log out of a bar's way, unless somebody asks for it."""
+    if "GLOG_logtostderr" not in os.environ:
+        pycaffe.compiled().init_log(2, True)
+
+
+@contextmanager
+def training_again() -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many iterations of how many were trained again.
+
+    Nothing is shown before it is called, and nothing where stderr is no terminal.
+    """
+    with ExitStack() as stack:
+        bars = training_bars()
+        bars.disable = not bars.console.is_terminal
+        tasks: List[TaskID] = []
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                stack.enter_context(bars)
+                tasks.append(bars.add_task("training again", total=total))
+            bars.update(tasks[0], completed=done)
+
+        yield show
 
 
 class TrainingBar:

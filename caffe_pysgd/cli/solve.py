@@ -7,12 +7,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 import click
-from rich.progress import Progress
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_options,
@@ -21,12 +21,15 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
-from caffe_pysgd.cli.progress import solving_bar
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.resume import check_native_snapshot, check_weights
 from caffe_pysgd.run import Run, resolve
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_BETWEEN_SHOWS = 0.25
 _EFFECT = click.Choice([action.value for action in Action])
 
 
@@ -63,14 +66,18 @@ def solve(
         raise UserError("need a solver definition to train: give X, a solver.prototxt or a YAML")
     run = resolve(source, iterations, level, stages_of(stage))
     _load_weights(run, snapshot, weights)
+    directory = run_dir or default_run_dir(run)
     if run_dir or run.configuration.run_dir:
-        run.write_stock(own_folder(run_dir or run.configuration.run_dir or Path()))
+        run.write_stock(own_folder(directory))
+    audit = plan_audit(run, directory, always=True)
     with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
     caffe.init_log(2 if with_bar else quiet, True)
     _choose_device(run, gpu, caffe)
-    python_solver = Solver(run)
+    python_solver = Solver(run, audit)
+    python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
+    python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
     python_solver.set_action_function(
         _catch({signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)})
     )
@@ -79,6 +86,8 @@ def solve(
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
     if with_bar:
+        from caffe_pysgd.cli.progress import solving_bar  # without a bar, no time goes into it
+
         with solving_bar() as bar:
             _follow(python_solver, bar)
             python_solver.solve()
@@ -94,7 +103,7 @@ def _load_weights(run: Run, snapshot: Optional[str], weights: Optional[str]) -> 
     if snapshot:
         check_native_snapshot(Path(snapshot), run)
     for model in weights.split(",") if weights else ():
-        check_weights(Path(model.strip()))
+        check_weights(Path(model.strip()), run)
         run.solver.weights.append(model.strip())
 
 
@@ -114,6 +123,15 @@ def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
     caffe.set_mode_gpu()
 
 
+def _only_caffes_own_layers(solver: Solver, caffe: Any) -> bool:
+    """Return whether the weights stay where they are: a Python layer may do anything to them.
+
+    Where Caffe knows GPUs, they must be asked for each time.
+    """
+    python = any(layer.type == "Python" for layer in solver.net.layers)
+    return not python and not hasattr(caffe.Blob, "_gpu_data_ptr")
+
+
 def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
     """Catch signals; return a function that says, once for each, what was asked for."""
     requests: List[Action] = []
@@ -123,20 +141,25 @@ def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
 
 
 def _follow(solver: Solver, bar: Progress) -> None:
-    start, since = solver.iter, time.perf_counter()
+    start, since, shown = solver.iter, time.perf_counter(), 0.0
     task = bar.add_task(
         "", total=solver.param.max_iter, completed=start, loss="", rate="", speed=""
     )
 
     def show() -> None:
-        done = solver.iter + 1  # the update that follows ends this iteration
-        per_second = (done - start) / (time.perf_counter() - since)
+        nonlocal shown
+        done, now = solver.iter + 1, time.perf_counter()  # the update that follows ends it
+        if now - shown < _SECONDS_BETWEEN_SHOWS and done < solver.param.max_iter:
+            return
+        shown = now
+        per_second = (done - start) / (now - since)
         bar.update(
             task,
             completed=done,
             loss=f"loss {solver.smoothed_loss:.4g}",
             rate=f"lr {solver.lr:.4g}",
             speed=f"{per_second:.1f} it/s",
+            refresh=True,
         )
 
     solver.add_callback(lambda: None, show)

@@ -10,6 +10,7 @@ from typing import Optional, Tuple
 import click
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.plan import default_run_dir, plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
@@ -55,13 +56,16 @@ def train(
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage))
-    directory = own_folder(run_dir or run.configuration.run_dir or Path("runs", source.stem))
-    models = [check_weights(Path(model.strip())) for model in (weights or "").split(",") if model]
+    directory = own_folder(run_dir or default_run_dir(run))
+    given = [Path(model.strip()) for model in (weights or "").split(",") if model]
+    models = [check_weights(model, run) for model in given]
     state = check_snapshot(Path(snapshot), run) if snapshot else None
     if state:
         models = [state.learned_net]
     registered = any(is_hdf5(model) for model in models)
-    solver = run.write_injected(directory, registered)
+    audit = plan_audit(run, directory, always=True)
+    solver = run.write_injected(directory, registered, audit)
+    write_manifest(run, audit)
     settings = run.settings(registered)
     if state and len(state.history) != neutral_count(run, settings):
         # It was taken with another snapshot_format or debug_info: what Caffe keeps has changed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional
 
@@ -30,6 +29,7 @@ from caffe_pysgd.verification import (
     compare_weights,
     prepare,
     train_stock,
+    verdict,
 )
 
 
@@ -71,7 +71,8 @@ def verify(
     _report_scores(*outcomes)
     differ = _report(weights, history, run.solver.max_iter)
     if json_path:
-        _write_json(json_path, weights, history, run.solver.max_iter)
+        found = verdict(weights, history, run.solver.max_iter)
+        write_whole({json_path: json.dumps(found, indent=2) + "\n"})
     sys.exit(1 if differ else 0)
 
 
@@ -85,30 +86,12 @@ def _report(weights: List[Comparison], history: List[Comparison], iterations: in
         if part.differ:
             click.echo(str(part))
     for name, parts in (("weights", weights), ("history", history)):
-        click.echo(f"{name}: {_sum(parts, 'differ'):,} of {_sum(parts, 'count'):,} differ")
-    both = weights + history
-    differ, ulp = _sum(both, "differ"), max(part.max_ulp for part in both)
+        found = verdict(parts, [], iterations)
+        click.echo(f"{name}: {found['differ']:,} of {found['values']:,} differ")
+    found = verdict(weights, history, iterations)
     click.echo(
-        f"verify: {differ} of {_sum(both, 'count')} values differ, max {ulp} ulp, "
-        f"after {iterations} iterations"
+        f"verify: {found['differ']} of {found['values']} values differ, "
+        f"max {found['max_ulp']} ulp, after {iterations} iterations"
     )
-    return differ
-
-
-def _sum(parts: List[Comparison], field: str) -> int:
-    return sum(getattr(part, field) for part in parts)
-
-
-def _write_json(
-    path: Path, weights: List[Comparison], history: List[Comparison], iterations: int
-) -> None:
-    both = weights + history
-    summary = {
-        "iterations": iterations,
-        "values": _sum(both, "count"),
-        "differ": _sum(both, "differ"),
-        "max_ulp": max(part.max_ulp for part in both),
-        "weights": [asdict(part) for part in weights],
-        "history": [asdict(part) for part in history],
-    }
-    write_whole({path: json.dumps(summary, indent=2) + "\n"})
+    differ_in_all: int = found["differ"]
+    return differ_in_all

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import tempfile
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, ContextManager, List, Optional, Tuple
 
 import caffe
 import numpy as np
 
+from caffe_pysgd.hosts.caffes_loop import CaffesLoop
 from caffe_pysgd.hosts.scaffolding import (
     Source,
     adopt_state,
+    begin_recording,
     check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
     resolve_source,
     write_snapshot,
 )
-from caffe_pysgd.hosts.updating import (
-    announcement,
-    build_updater,
-    clipping_line,
-    fetch,
-)
+from caffe_pysgd.hosts.updating import Memory, announcement, build_updater, clipping_line
 from caffe_pysgd.resume import check_native_snapshot
 from caffe_pysgd.run import Run
 from caffe_pysgd.snapshots import SolverState, write_solver_state
@@ -59,6 +57,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     Attributes:
         updater: the update, with its parameters, states and observers.
+        recorder: writes the audit; None where the YAML asks for none.
     """
 
     def __init__(self, run: Run, neutral_solver: Path) -> None:
@@ -66,6 +65,9 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         self.run = run
         self.blobs = learnable_blobs(run, self.net)
         self.updater = build_updater(run.settings(), self.blobs, clears_diffs=True)
+        self._memory = Memory(self.updater, self.blobs)
+        self.recorder = begin_recording(run, "hook", self.updater)
+        self._watch = CaffesLoop(self, self.recorder) if self.recorder else None
         self._solving = False
         self._base_lr = self.param.base_lr
         self._callbacks: List[Tuple[Callback, Callback]] = []
@@ -81,24 +83,32 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         self._callbacks.append((on_start, on_gradients_ready))
 
     def _on_start(self) -> None:
+        if self._watch:
+            self._watch.iteration_begins()
         for on_start, _ in self._callbacks:
             on_start()
 
     def _on_gradients_ready(self) -> None:
+        if self._watch:
+            self._watch.gradients_ready(self.iter)
         for _, on_gradients_ready in self._callbacks:
             on_gradients_ready()
         self._update()
         done = self.iter + 1  # Caffe counts it when its own update, of nothing, is over
         if self._snapshot_due(done):
-            write_snapshot(self.run, self.net, self.updater, done)
+            self._write_snapshot(done)
+        if self._watch:
+            self._watch.iteration_ends()
 
     def _update(self) -> None:
-        fetch(self.updater, self.blobs)
+        self._memory.fetch()
         self._heed_base_lr()
-        self.updater.step(self.iter)
+        rate = self.updater.step(self.iter)
         clipped = clipping_line(self.updater)
         if clipped:
             caffe.log(clipped)
+        if self.recorder:
+            self.recorder.updated(self.iter, rate)
 
     def _heed_base_lr(self) -> None:
         """Follow ``solver.param.base_lr``, which pycaffe lets its users set."""
@@ -117,6 +127,14 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         self._update()
         super().apply_update()
 
+    def step(self, iterations: int) -> None:
+        """Train for a number of iterations."""
+        with self._watched():
+            super().step(iterations)
+
+    def _watched(self) -> ContextManager[None]:
+        return self._watch.stepping(self.iter) if self._watch else nullcontext()
+
     def solve(self, resume_file: Optional[str] = None) -> None:
         """Train up to ``max_iter``, from a ``.solverstate`` if one is given."""
         if resume_file:
@@ -125,7 +143,8 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
             self.snapshot()  # no iteration is left that would take it
         self._solving = True
         try:
-            super().solve()
+            with self._watched():
+                super().solve()
         finally:
             self._solving = False
 
@@ -136,7 +155,12 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
-        write_snapshot(self.run, self.net, self.updater, self.iter)
+        self._write_snapshot(self.iter)
+
+    def _write_snapshot(self, iteration: int) -> None:
+        paths = write_snapshot(self.run, self.net, self.updater, iteration)
+        if self.recorder:
+            self.recorder.snapshot(iteration, paths)
 
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
@@ -147,6 +171,8 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         state = check_native_snapshot(Path(state_file), self.run)
         self._restore_native(state)
         adopt_state(self.run, self.updater, state)
+        if self.recorder:
+            self.recorder.restored()
 
     def _restore_native(self, state: SolverState) -> None:
         """Let the native solver load weights, iteration and step; its own history is zeros."""

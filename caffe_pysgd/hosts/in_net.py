@@ -9,23 +9,22 @@ another, so the take-over that the hook begins is the one that the next seal com
 
 from __future__ import annotations
 
-import functools
 import os
-import sys
-import traceback
 from pathlib import Path
-from typing import Any, Callable, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 import numpy as np
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.in_net_recording import InNetRecording
+from caffe_pysgd.hosts.last_words import speaks_before_it_dies
 from caffe_pysgd.hosts.updating import (
+    Memory,
     States,
     announcement,
     build_updater,
     clipping_line,
-    fetch,
 )
 from caffe_pysgd.prototxt.in_net import (
     FIRST_STATE_BLOB,
@@ -43,31 +42,6 @@ _caffe: Any = pycaffe.compiled()
 LOSS, RATE, UPDATE_L2, UPDATE_RATIO = range(4)  # the hook's tops
 
 
-def _speaks_before_it_dies(method: Callable[..., None]) -> Callable[..., None]:
-    """Inside the ``caffe`` binary, end with one clear line and exit code 2.
-
-    An exception that left a layer there would end in SIGABRT, without its message. In a Python
-    process it simply reaches the caller.
-    """
-
-    @functools.wraps(method)
-    def guarded(*arguments: Any) -> None:
-        try:
-            method(*arguments)
-        except BaseException as error:
-            if not pycaffe.in_caffe_binary():
-                raise
-            if os.environ.get("CAFFE_PYSGD_TRACEBACK"):
-                traceback.print_exc()
-            known = isinstance(error, UserError)
-            what = str(error) if known else f"{type(error).__name__}: {error}"
-            sys.stderr.write(f"caffe-pysgd: {what}\n")
-            sys.stderr.flush()
-            os._exit(2)
-
-    return guarded
-
-
 class TakeOver:
     """The update of one net: what its three layers know of each other."""
 
@@ -81,7 +55,7 @@ class TakeOver:
         self.blobs: List[Any] = []
         self.updater: Optional[Updater] = None
         self.figures = UpdateFigures(settings.display)
-        self.passes = 0
+        self.recording = InNetRecording(settings) if settings.audit else None
         self.next_iteration = 0
         # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
         # Elsewhere these blobs, which no other layer owns, stay where they are.
@@ -106,16 +80,17 @@ class TakeOver:
     def start(self) -> None:
         """Begin to update: weights and state are loaded by now, if any are."""
         resumed = self._settle_state()
+        observers: List[Observer] = [self.figures]
+        if self.recording:
+            observers.append(self.recording.recorder)
         self.updater = build_updater(
-            self.settings, self.blobs, self._states(), [self.figures], clears_diffs=True
+            self.settings, self.blobs, self._states(), observers, clears_diffs=True
         )
-        if not self.may_move:
-            parameters, states = self.updater.parameters, self.updater.states
-            arrays = [array for p in parameters for array in (p.data, p.diff)]
-            arrays += [array for state in states for array in state.values()]
-            self.updater.kernels.pin(arrays)
+        self.memory = Memory(self.updater, self.blobs)
         self.next_iteration, current_step = unpack_header(self.header)
         self.updater.resume(self.next_iteration, current_step)
+        if self.recording:
+            self.recording.start(self.updater, self.next_iteration, resumed)
         state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
         _caffe.log(announcement(self.settings, self.updater, state))
 
@@ -141,6 +116,19 @@ class TakeOver:
             states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
         return states
 
+    def gradients_complete(self) -> bool:
+        """Count a pass; return whether it was the last of ``iter_size``.
+
+        The count is kept where Caffe sets it back to 0: in a diff, which each iteration clears
+        before its first pass. So it is right also after an iteration that an exception cut short.
+        """
+        count = self.hook.blobs[0].diff
+        count[0] += 1
+        complete = bool(count[0] >= self.settings.hyperparameters["iter_size"])
+        if complete:
+            count[0] = 0
+        return complete
+
     def update(self) -> None:
         """Apply one update, and leave nothing for the native one to do."""
         updater = self.updater
@@ -150,15 +138,19 @@ class TakeOver:
         if iteration != self.next_iteration:  # a Python program restored the solver
             updater.resume(iteration, current_step)
         if self.may_move:
-            fetch(updater, self.blobs)
+            self.memory.fetch()
             for state, now in zip(updater.states, self._states()):
                 state.update(now)
+        if self.recording:
+            self.recording.update_begins(iteration)
         self.rate = updater.step(iteration)
         clipped = clipping_line(updater)
         if clipped:
             _caffe.log(clipped)
         self.next_iteration = iteration + 1
         header[:] = pack_header(self.next_iteration, updater.current_step)
+        if self.recording:
+            self.recording.recorder.updated(iteration, self.rate)
 
 
 class UpdateFigures(Observer):
@@ -199,7 +191,7 @@ class UpdateFigures(Observer):
 class Hook(_caffe.Layer):  # type: ignore[name-defined]
     """The first layer: its backward is the update."""
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def setup(self, bottom: Any, top: Any) -> None:
         self.take_over = TakeOver(UpdateSettings.from_json(self.param_str), self)
         TakeOver.begun = self.take_over
@@ -208,22 +200,26 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
         if self.take_over.settings.registered:
             self.take_over.add_state_blobs()
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def reshape(self, bottom: Any, top: Any) -> None:
         for index in range(len(top)):  # pycaffe cannot iterate over these
             top[index].reshape(1)
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def forward(self, bottom: Any, top: Any) -> None:
         top[LOSS].data[...] = 0
-        if self.take_over.updater is None:
-            self.take_over.start()
+        take_over = self.take_over
+        if take_over.updater is None:
+            take_over.start()
+        if take_over.recording:
+            take_over.recording.pass_begins(first=not self.blobs[0].diff[0])
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         take_over = self.take_over
-        take_over.passes += 1
-        if take_over.passes % take_over.settings.hyperparameters["iter_size"] == 0:
+        if take_over.recording:
+            take_over.recording.losses.pass_ends()
+        if take_over.gradients_complete():
             take_over.update()
             top[RATE].data[...] = take_over.rate
             top[UPDATE_L2].data[...] = take_over.figures.l2
@@ -246,7 +242,7 @@ class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]
 class Parameters(_AsideOfTheData):
     """The last layer but one: shares every learnable parameter, by name."""
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def setup(self, bottom: Any, top: Any) -> None:
         take_over = TakeOver.begun
         if take_over is None:
@@ -260,7 +256,7 @@ class Parameters(_AsideOfTheData):
 class Seal(_AsideOfTheData):
     """The last layer: completes the take-over once the net has registered its parameters."""
 
-    @_speaks_before_it_dies
+    @speaks_before_it_dies
     def setup(self, bottom: Any, top: Any) -> None:
         take_over, TakeOver.begun = TakeOver.begun, None
         if take_over is None or not take_over.blobs:

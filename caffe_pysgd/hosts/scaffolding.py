@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Union
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 from google.protobuf import text_format
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.plan import default_run_dir, plan_audit, statement
+from caffe_pysgd.audit.recorder import Recorder
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
+from caffe_pysgd.prototxt.in_net import AuditSettings
 from caffe_pysgd.prototxt.injection import neutral_solver
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.run import Run, resolve
@@ -70,8 +74,18 @@ def learnable_blobs(run: Run, net: Any) -> List[Any]:
     return [layers[p.layer].blobs[p.index] for p in run.parameters]
 
 
-def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path:
-    """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return the latter.
+def outputs(net: Any) -> List[Tuple[str, np.float32, float]]:
+    """Return the net's outputs, value by value: name, value, loss weight."""
+    names, blobs, weights = net._blob_names, net._blobs, net._blob_loss_weights
+    return [
+        (names[index], value, weights[index])
+        for index in net._outputs
+        for value in np.ravel(blobs[index].data)
+    ]
+
+
+def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Tuple[Path, Path]:
+    """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return both.
 
     Raises:
         UserError: one of them cannot be written; nothing is left half-written.
@@ -97,7 +111,7 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Path
     names = tuple(settings.state_names())
     held = SolverState(iteration, updater.current_step, model, history, run.rule, names)
     write_solver_state(state, held, shapes)
-    return state
+    return model, state
 
 
 def _check_space(run: Run, net: Any, path: Path) -> None:
@@ -137,3 +151,17 @@ def check_snapshot_prefix(run: Run) -> None:
 
 def _hdf5(run: Run) -> bool:
     return bool(run.solver.snapshot_format == type(run.solver).HDF5)
+
+
+def begin_recording(
+    run: Run, host: str, updater: Updater, audit: Optional[AuditSettings] = None
+) -> Optional[Recorder]:
+    """Return a recorder of a Python host's update, if one is wanted: of a kind, or by the YAML."""
+    audit = audit or plan_audit(run, default_run_dir(run))
+    if audit is None:
+        return None
+    settings = replace(run.settings(), audit=audit)
+    recorder = Recorder(settings, host, pycaffe.compiled().log, statement(run))
+    recorder.updater = updater
+    updater.observers.append(recorder)
+    return recorder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import weakref
 from enum import Enum
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -17,16 +18,20 @@ import numpy as np
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.hosts.recording import SmoothedLoss
 from caffe_pysgd.hosts.scaffolding import (
     Source,
     adopt_state,
+    begin_recording,
     check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
+    outputs,
     resolve_source,
     write_snapshot,
 )
-from caffe_pysgd.hosts.updating import announcement, build_updater, clipping_line, fetch
+from caffe_pysgd.hosts.updating import Memory, announcement, build_updater, clipping_line
+from caffe_pysgd.prototxt.in_net import AuditSettings
 from caffe_pysgd.resume import check_native_snapshot
 from caffe_pysgd.run import Run, set_field
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters
@@ -58,6 +63,7 @@ class Solver:
 
     Args:
         source: a solver file, a YAML, or a ``SolverParameter``.
+        audit: what is recorded, where that is not for the YAML to say.
 
     Attributes:
         net, test_nets: Caffe's own.
@@ -65,14 +71,18 @@ class Solver:
         param: the ``SolverParameter``.
         smoothed_loss: the mean of the last ``average_loss`` losses.
         updater: the update, with its parameters, states and observers.
+        recorder: writes the audit; None where none was asked for.
+        undisturbed: nothing but Caffe's own layers and this class has a hand in net and ``param``
+            while it trains, so an update need not look what became of them. Not so by default.
 
     Raises:
         UserError: anything that would stop training later.
     """
 
     solver_type: Optional[str] = None
+    undisturbed = False
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, audit: Optional[AuditSettings] = None) -> None:
         run = source if isinstance(source, Run) else resolve_source(source)
         if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
             raise UserError(
@@ -89,10 +99,14 @@ class Solver:
         self._iter = 0
         self._blobs = learnable_blobs(run, self.net)
         self.updater = build_updater(run.settings(), self._blobs)
+        self._memory = Memory(self.updater, self._blobs)
+        self.recorder = begin_recording(run, "solver", self.updater, audit)
+        if self.recorder:
+            weakref.finalize(self, self.recorder.close)
+        self._heeded = type(run.solver)()
         self._callbacks: List[Tuple[Callback, Callback]] = []
         self._requested_action: Callable[[], Action] = lambda: Action.NONE
         self._stopping = False
-        self._losses: List[np.float32] = []
         self.smoothed_loss = np.float32(0)
         self._timer, self._timed_iteration = time.perf_counter(), 0
         _log(announcement(run.settings(), self.updater, "fresh"))
@@ -102,7 +116,8 @@ class Solver:
     def step(self, iterations: int) -> None:
         """Train for a number of iterations (``Solver::Step``)."""
         start, stop = self.iter, self.iter + iterations
-        self._losses, self.smoothed_loss = [], np.float32(0)
+        self._smoothing = SmoothedLoss(start, self.param.average_loss)
+        self.smoothed_loss = np.float32(0)
         self._timer = time.perf_counter()
         while self.iter < stop:
             self.net.clear_param_diffs()
@@ -110,6 +125,8 @@ class Solver:
                 self._test_all()
                 if self._stopping:
                     break
+            if self.recorder:
+                self.recorder.pass_begins()
             for on_start, _ in self._callbacks:
                 on_start()
             loss = np.float32(0)
@@ -117,7 +134,9 @@ class Solver:
                 loss += np.float32(self._forward(self.net))
                 self.net._backward(len(self.net.layers) - 1, 0)
             loss /= np.float32(self.param.iter_size)
-            self._smooth(loss, start)
+            self.smoothed_loss = self._smoothing.add(self.iter, loss)
+            if self.recorder:
+                self.recorder.loss(loss, self.smoothed_loss)
             if self._display_due():
                 self._display()
             for _, on_gradients_ready in self._callbacks:
@@ -139,7 +158,6 @@ class Solver:
         if resume_file:
             _log(f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
-        start = self.iter
         self.step(param.max_iter - self.iter)
         if param.snapshot_after_train and not self._snapshot_due():
             self.snapshot()
@@ -147,7 +165,8 @@ class Solver:
             _log("Optimization stopped early.")
             return
         if self._display_due():
-            self._smooth(np.float32(self._forward(self.net)), start)
+            loss = np.float32(self._forward(self.net))
+            self.smoothed_loss = self._smoothing.add(self.iter, loss)
             _log(f"Iteration {self.iter}, loss = {self.smoothed_loss:g}")
         if self._test_due():
             self._test_all()
@@ -155,8 +174,9 @@ class Solver:
 
     def apply_update(self) -> None:
         """Turn the gradients in ``diff`` into new weights; count the iteration."""
-        fetch(self.updater, self._blobs)
-        self._heed_param()
+        if not self.undisturbed:
+            self._memory.fetch()
+            self._heed_param()
         step = self.updater.current_step
         rate = self.updater.step(self.iter)
         if self.updater.h.lr_policy == "multistep" and self.updater.current_step != step:
@@ -168,10 +188,12 @@ class Solver:
         if clipped:
             _log(clipped)
         self._iter += 1
+        if self.recorder:
+            self.recorder.updated(self._iter - 1, rate)
 
     def compute_update(self) -> Dict[str, np.ndarray]:
         """Return the update that ``apply_update`` would subtract, by parameter; change nothing."""
-        fetch(self.updater, self._blobs)
+        self._memory.fetch()
         self._heed_param()
         values = self.updater.compute(self.iter)
         return {p.name: value.reshape(p.shape) for p, value in zip(self._run.parameters, values)}
@@ -218,6 +240,9 @@ class Solver:
         raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            super().__setattr__(name, value)
+            return
         if name not in HyperParameters.__dataclass_fields__:
             mend = (
                 "" if hasattr(self, name) else nearest(name, HyperParameters.__dataclass_fields__)
@@ -235,12 +260,15 @@ class Solver:
 
     def _heed_param(self) -> None:
         """Follow what was set in ``param``: pycaffe's users set ``solver.param.base_lr``."""
+        if self.param == self._heeded:
+            return
         h = self.updater.h
         said = {name: getattr(self.param, name) for name in _IN_PARAM}
         said["stepvalue"] = tuple(said["stepvalue"])
         changed = {name: value for name, value in said.items() if value != getattr(h, name)}
         if changed:
             self.updater.change(self.iter, **changed)
+        self._heeded.CopyFrom(self.param)
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
         """Call these at the start of every iteration, and when its gradients are complete."""
@@ -258,7 +286,9 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
-        write_snapshot(self._run, self.net, self.updater, self.iter)
+        paths = write_snapshot(self._run, self.net, self.updater, self.iter)
+        if self.recorder:
+            self.recorder.snapshot(self.iter, paths)
 
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
@@ -270,6 +300,8 @@ class Solver:
         self.net.copy_from(str(state.learned_net))
         adopt_state(self._run, self.updater, state)
         self._iter = state.iteration
+        if self.recorder:
+            self.recorder.restored()
 
     # -- the pieces of the loop -------------------------------------------------------------------
 
@@ -277,25 +309,13 @@ class Solver:
         loss: float = net._forward(0, len(net.layers) - 1)
         return loss
 
-    def _smooth(self, loss: np.float32, start: int) -> None:
-        """``Solver::UpdateSmoothedLoss``, in its float arithmetic."""
-        average_loss = self.param.average_loss
-        if len(self._losses) < average_loss:
-            self._losses.append(loss)
-            size = np.float32(len(self._losses))
-            self.smoothed_loss = (self.smoothed_loss * (size - np.float32(1)) + loss) / size
-        else:
-            index = (self.iter - start) % average_loss
-            self.smoothed_loss += (loss - self._losses[index]) / np.float32(average_loss)
-            self._losses[index] = loss
-
     def _display(self) -> None:
         lapse = time.perf_counter() - self._timer
         per_second = (self.iter - self._timed_iteration) / (lapse or 1)
         speed = f"{per_second:g} iter/s, {lapse:g}s/{self.param.display} iters"
         _log(f"Iteration {self.iter} ({speed}), loss = {self.smoothed_loss:g}")
         self._timer, self._timed_iteration = time.perf_counter(), self.iter
-        for number, (name, value, weight) in enumerate(_outputs(self.net)):
+        for number, (name, value, weight) in enumerate(outputs(self.net)):
             _log(f"    Train net output #{number}: {name} = {value:g}{_loss_part(value, weight)}")
 
     def _test_all(self) -> None:
@@ -313,14 +333,17 @@ class Solver:
                 _log("Test interrupted.")
                 return
             loss += np.float32(self._forward(net))
-            found = np.array([value for _, value, _ in _outputs(net)], np.float32)
+            found = np.array([value for _, value, _ in outputs(net)], np.float32)
             scores = scores + found if batch else found
         if self.param.test_compute_loss:
             _log(f"Test loss: {loss / np.float32(batches):g}")
-        outputs = _outputs(net)
-        for index, ((name, _, weight), score) in enumerate(zip(outputs, scores)):
-            mean = score / np.float32(batches)
+        means = scores / np.float32(batches)
+        for index, ((name, _, weight), mean) in enumerate(zip(outputs(net), means)):
             _log(f"    Test net output #{index}: {name} = {mean:g}{_loss_part(mean, weight)}")
+
+        if self.recorder:
+            names = [name for name, _, _ in outputs(net)]
+            self.recorder.test(self.iter, number, list(zip(range(len(names)), names, means)))
 
     def _stop_requested(self) -> bool:
         """Carry out what was requested while testing; return whether that was to stop."""
@@ -386,16 +409,6 @@ def get_solver(source: Source) -> Solver:
 
 def _log(line: str) -> None:
     pycaffe.compiled().log(line)
-
-
-def _outputs(net: Any) -> List[Tuple[str, np.float32, float]]:
-    """Return the net's outputs, value by value: name, value, loss weight."""
-    names, blobs, weights = net._blob_names, net._blobs, net._blob_loss_weights
-    return [
-        (names[index], value, weights[index])
-        for index in net._outputs
-        for value in np.ravel(blobs[index].data)
-    ]
 
 
 def _loss_part(value: np.float32, weight: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import UpdateSettings
 from caffe_pysgd.update import (
     NATIVE_RULES,
@@ -53,7 +54,7 @@ def build_updater(
         parameters,
         HyperParameters(**settings.hyperparameters),
         make_rule(settings.rule),
-        make_kernels(settings.kernels, pycaffe.library_path()),
+        make_kernels(settings.kernels, pycaffe.library_path(), settings.exact),
         states=states,
         observers=observers,
         treatments=_treatments(settings),
@@ -74,13 +75,51 @@ def _treatments(settings: UpdateSettings) -> List[Treatment]:
     ]
 
 
-def fetch(updater: Updater, blobs: Sequence[Any]) -> None:
-    """Let the updater's parameters be the blobs' memory of now.
+class Memory:
+    """Where the learnable blobs keep their values.
 
-    Asking a blob for its arrays is what brings them back from a GPU.
+    A user of the net can move them: ``net.share_with(other)``, ``blob.reshape(...)``. As long as
+    nobody did, the updater's arrays stay the same objects.
+
+    Args:
+        updater: its parameters are the blobs' arrays.
+        blobs: the learnable parameters' blobs, in Caffe's order.
     """
-    for parameter, blob in zip(updater.parameters, blobs):
-        parameter.data, parameter.diff = blob.data.reshape(-1), blob.diff.reshape(-1)
+
+    def __init__(self, updater: Updater, blobs: Sequence[Any]) -> None:
+        self._kernels, self._parameters, self._blobs = updater.kernels, updater.parameters, blobs
+        self._places = [(0, 0, 0)] * len(blobs)
+        self._kernels.pin(array for state in updater.states for array in state.values())
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Let the updater's parameters be the blobs' memory of now.
+
+        Asking a blob for its arrays is also what brings them back from a GPU.
+
+        Raises:
+            UserError: a blob has another number of values than at the start.
+        """
+        for number, blob in enumerate(self._blobs):
+            data, diff = blob.data, blob.diff
+            place = (_address(data), _address(diff), data.size)
+            if place != self._places[number]:
+                self._adopt(self._parameters[number], data.reshape(-1), diff.reshape(-1))
+                self._places[number] = place
+
+    def _adopt(self, parameter: Parameter, data: np.ndarray, diff: np.ndarray) -> None:
+        if data.size != parameter.count:
+            raise UserError(
+                f"{parameter.name}: its blob was reshaped and has {data.size} values now, the "
+                f"update began with {parameter.count}; make a new solver for a new shape"
+            )
+        parameter.data, parameter.diff = data, diff
+        self._kernels.pin((data, diff))
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:

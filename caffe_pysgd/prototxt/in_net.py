@@ -47,12 +47,47 @@ class ParameterSettings:
 
 
 @dataclass(frozen=True)
+class AuditSettings:
+    """What is recorded, and where.
+
+    Attributes:
+        file: the store.
+        manifest: a JSON file with what is known of the run before it starts.
+        every: at each n-th iteration the figures are recorded; 0 for never, and then the rest of
+            the record is the loss and the rate.
+        histograms: at each n-th iteration the histograms, too; 0 for never.
+        probes: elements of which every stage is recorded, as (parameter, flat index).
+        weights_every: the weights are hashed each time that n more updates are done; 0 for never.
+            They are hashed after the last one in any case.
+        on_nonfinite: ``raise``, ``skip`` or ``record`` a gradient that is not finite; empty where
+            nobody asked to look.
+        max_iter, average_loss: the solver's.
+        snapshot_prefix, hdf5: how Caffe names its snapshots.
+        records_loss: whether the taps of the net see all of its loss.
+    """
+
+    file: str
+    manifest: str
+    every: int
+    histograms: int
+    probes: Tuple[Tuple[int, int], ...]
+    weights_every: int
+    on_nonfinite: str
+    max_iter: int
+    average_loss: int
+    snapshot_prefix: str
+    hdf5: bool
+    records_loss: bool = True
+
+
+@dataclass(frozen=True)
 class UpdateSettings:
     """Everything that the in-net layers are told.
 
     Attributes:
         rule: the update rule's name.
         kernels: which kernels compute it.
+        exact: whether fused kernels have the bits of libm's powers.
         hyperparameters: as :meth:`HyperParameters.as_plain` gives them.
         parameters: the learnable parameters, in Caffe's order.
         display: Caffe's ``display``: at these iterations the log's figures are computed.
@@ -61,16 +96,19 @@ class UpdateSettings:
             which HDF5 snapshots and debug_info need.
         module_path: the folder of the user's own modules, relative to the working directory;
             empty for none.
+        audit: what is recorded; None for nothing.
     """
 
     rule: str
     kernels: str
+    exact: bool
     hyperparameters: Dict[str, Any]
     parameters: Tuple[ParameterSettings, ...]
     display: int
     resume: str
     registered: bool
     module_path: str
+    audit: Optional[AuditSettings] = None
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""
@@ -84,6 +122,9 @@ class UpdateSettings:
             for name in ("shape", "slots"):
                 parameter[name] = tuple(parameter[name])
         fields["parameters"] = tuple(ParameterSettings(**p) for p in fields["parameters"])
+        if fields.get("audit"):
+            fields["audit"]["probes"] = tuple(map(tuple, fields["audit"]["probes"]))
+            fields["audit"] = AuditSettings(**fields["audit"])
         return cls(**fields)
 
     @property

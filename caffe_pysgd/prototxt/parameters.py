@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -35,6 +35,7 @@ class LearnableParameter:
         lr_mult, decay_mult: what Caffe will really use.
         statistic: whether it is one of BatchNorm's running statistics, which are no weights: the
             layer writes them itself and fixes their multipliers.
+        sharers: the other blobs that share it: layer, index, shape.
     """
 
     layer: str
@@ -44,6 +45,7 @@ class LearnableParameter:
     lr_mult: float
     decay_mult: float
     statistic: bool = False
+    sharers: List[Tuple[str, int, Tuple[int, ...]]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -80,6 +82,8 @@ def learnable_parameters(
             sharing_name = spec.get("name", "")
             if sharing_name and sharing_name in owners:
                 owners[sharing_name].complete(spec)
+                sharer = (layer["name"], index, tuple(shape))
+                owners[sharing_name].parameter.sharers.append(sharer)
                 continue
             parameter = LearnableParameter(
                 layer["name"],

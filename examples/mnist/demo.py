@@ -1,28 +1,39 @@
 """LeNet on MNIST, trained twice by the unmodified `caffe train`: natively, and by Python.
 
 `make demo` runs it from the project's folder, which the paths in the prototxt files start from.
-The runs stay in runs/demo: solver, net, Caffe's log and the snapshots of each.
+The runs stay in runs/demo: solver, net, Caffe's log and the snapshots of each; and of Python's the
+record of all that the update did, and a page that shows it.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
+from caffe_pysgd.files import write_whole
+from caffe_pysgd.report import write_report
 from caffe_pysgd.run import resolve
-from caffe_pysgd.verification import compare_weights, prepare, train_in_net, train_stock
+from caffe_pysgd.verification import (
+    compare_history,
+    compare_weights,
+    prepare,
+    train_in_net,
+    train_stock,
+    verdict,
+)
 
-SOLVER = Path("examples/mnist/lenet_solver.prototxt")
+RUN = Path("examples/mnist/lenet.yaml")
 RUNS = Path("runs/demo")
 
 
 def main() -> None:
     """Train, compare, tell."""
     console = Console()
-    run = resolve(SOLVER)
+    run = resolve(RUN)
     prepare(run)
     iterations = run.solver.max_iter
     console.print(f"LeNet on MNIST, {iterations} iterations of stock `caffe train`, twice:")
@@ -42,7 +53,11 @@ def main() -> None:
     weights = compare_weights(run, native, python)
     differ, count = (sum(getattr(w, field) for w in weights) for field in ("differ", "count"))
     console.print(f"{differ:,} of {count:,} weights differ.", style="bold", highlight=False)
-    console.print(f"The runs are in {RUNS}/; the next thing to type: .venv/bin/caffe-pysgd --help")
+    found = verdict(weights, compare_history(run, native, python), iterations)
+    write_whole({RUNS / "python" / "verify.json": json.dumps(found) + "\n"})
+    page = write_report([RUNS / "python"], None, check=True)
+    console.print(f"What the solver did, to look at in a browser: {page}", soft_wrap=True)
+    console.print("The next thing to type: .venv/bin/caffe-pysgd --help")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def test_doctor_finds_that_training_can_run(cli: Any) -> None:
     found = {line[5:27].strip(): line[27:] for line in lines[:-1]}
     assert found["pycaffe"].startswith("1.0.0, /")
     assert found["Python layer"] == "yes"
-    assert found["kernels"] == "native (the native solver's bits), numpy"
+    assert found["kernels"] == "fused and native (the native solver's bits), numpy"
     assert found["caffe binary"] == str(Path(sys.executable).parent / "caffe")
     assert found["numpy inside caffe"] == found["numpy"]
     assert found["protobuf inside caffe"] == found["protobuf"]

@@ -93,7 +93,7 @@ def test_the_log_says_the_same_of_loss_rate_and_tests_and_what_was_taken_over(
     assert len(losses(logs["ours"])) > 10
     taken = [line for line in logs["ours"].splitlines() if "Python owns the update" in line]
     assert len(taken) == 1
-    assert "rule sgd, 5 parameters, 1514 values, kernels native" in taken[0]
+    assert "rule sgd, 5 parameters, 1514 values, kernels fused" in taken[0]
     assert "state fresh" in taken[0]
     assert re.search(r"Train net output #\d: pysgd_update_l2 = 0\.\d+", logs["ours"])
 
@@ -206,7 +206,7 @@ def test_a_failure_inside_a_layer_is_one_line_and_exit_code_2(workdir: Path) -> 
     assert process.returncode == 2
     said = [line for line in process.stderr.splitlines() if line.startswith("caffe-pysgd: ")]
     assert said == [
-        "caffe-pysgd: ValueError: kernels: found 'none', allowed are auto, native, numpy"
+        "caffe-pysgd: ValueError: kernels: found 'none', allowed are auto, fused, native, numpy"
     ]
     assert "Traceback" not in process.stderr
     process = caffe_train(both.ours, CAFFE_PYSGD_TRACEBACK="1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 from typing import Any, Dict
 
@@ -105,6 +106,55 @@ def test_an_exception_reaches_the_caller_in_a_python_process(workdir: Path) -> N
     solver = caffe.get_solver(str(both.ours))
     with pytest.raises(ValueError, match="kernels: found 'none', allowed are auto"):
         solver.step(1)
+
+
+FAILING_LAYER = """
+import caffe
+
+
+class Failing(caffe.Layer):
+    passes_left = -1
+
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        Failing.passes_left -= 1
+        if Failing.passes_left == 0:
+            raise KeyError("not this time")
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_an_iteration_that_an_exception_cut_short_is_not_counted(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    """What its passes left behind is cleared; the next iteration has all of its own."""
+    (workdir / "failing.py").write_text(FAILING_LAYER)
+    monkeypatch.syspath_prepend(workdir)
+    monkeypatch.setenv("PYTHONPATH", str(workdir))
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    layer = """layer { name: "fails" type: "Python" bottom: "conv"
+      python_param { module: "failing" layer: "Failing" } propagate_down: false }
+    """
+    both = Both.write(write_solver(workdir, SMALL + layer, iter_size=3))
+    weights = {}
+    for name, path in (("stock", both.stock), ("ours", both.ours)):
+        solver = caffe.get_solver(str(path))
+        solver.step(2)
+        sys.modules["failing"].Failing.passes_left = passes
+        with pytest.raises(KeyError, match="not this time"):
+            solver.step(1)
+        assert solver.iter == 2
+        solver.step(3)
+        weights[name] = weights_of(both, solver)
+    same_weights(both, weights["stock"], weights["ours"], f"after failing in pass {passes}")
 
 
 def test_numpy_kernels_are_close_but_not_exact(workdir: Path) -> None:

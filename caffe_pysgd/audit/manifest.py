@@ -1,0 +1,142 @@
+"""The facts around a run: versions, the build of Caffe, the machine, the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from caffe_pysgd import __version__, pycaffe
+
+_PACKAGES = ("numpy", "protobuf", "numba", "h5py", "mpi4py")
+
+# Libraries by which the bits of a gradient may differ from one machine to another.
+_BLAS = re.compile(r"/lib(open|c|g|f77)?blas|/libmkl|/libatlas|/libblis|/libcublas")
+
+
+def surroundings() -> Dict[str, Any]:
+    """Return what this process is and runs on."""
+    return {
+        "versions": {
+            "caffe_pysgd": __version__,
+            "python": platform.python_version(),
+            **{name: version for name in _PACKAGES if (version := _version(name))},
+            "numpy": str(np.__version__),
+        },
+        "caffe": _caffe(),
+        "blas": _loaded(_BLAS),
+        "cpu": _cpu(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "libc": " ".join(platform.libc_ver()),
+        "threads": {
+            name: os.environ[name]
+            for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+            if name in os.environ
+        },
+    }
+
+
+def command() -> Dict[str, Any]:
+    """Return how this process was started, and of which commit its working directory is."""
+    return {
+        "command": list(sys.orig_argv) if hasattr(sys, "orig_argv") else list(sys.argv),
+        "working_directory": os.getcwd(),
+        "git": _git(),
+    }
+
+
+def read(path: Path) -> Dict[str, Any]:
+    """Return what was written down of a run before it started; nothing if it is there no more."""
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _caffe() -> Dict[str, Any]:
+    """Return which build of Caffe this is: its files, by their content."""
+    module = Path(pycaffe.library_path())
+    files = [str(module), *_loaded(re.compile(r"/libcaffe[^/]*\.so"))]
+    version = getattr(pycaffe.compiled(), "__version__", "")
+    return {
+        "version": str(version),
+        "files": {path: _sha256(Path(path)) for path in dict.fromkeys(files)},
+    }
+
+
+def _loaded(pattern: re.Pattern[str]) -> List[str]:
+    """Return the libraries in this process's memory whose path matches."""
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in lines if line.count(" ") >= 5 and "/" in line}
+    return sorted(path for path in paths if pattern.search(path))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError:
+        return ""
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _cpu() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _git() -> Optional[Dict[str, Any]]:
+    """Return the commit of the working directory, and whether files differ from it."""
+    try:
+        head = _output("git", "rev-parse", "HEAD")
+        changed = bool(_output("git", "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": head, "changed": changed}
+
+
+def _output(*arguments: str) -> str:
+    done = subprocess.run(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        timeout=10,
+        check=True,
+    )
+    return done.stdout.decode(errors="replace").strip()

@@ -1,0 +1,109 @@
+"""What is recorded of a run: from its configuration to the recorder's settings and manifest."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from caffe_pysgd.audit import manifest
+from caffe_pysgd.audit.store import DEFAULT_NAME
+from caffe_pysgd.audit.store_file import refuse_if_locked
+from caffe_pysgd.config import AuditOptions, ProbeOptions
+from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.files import write_whole
+from caffe_pysgd.prototxt.in_net import AuditSettings
+from caffe_pysgd.prototxt.text import to_text
+from caffe_pysgd.run import Run
+
+MANIFEST_NAME = "manifest.json"
+
+
+def default_run_dir(run: Run) -> Path:
+    """Return where a run's files go if nobody says."""
+    return run.configuration.run_dir or Path("runs", run.source.stem)
+
+
+def plan_audit(run: Run, directory: Path, always: bool = False) -> Optional[AuditSettings]:
+    """Return what is to be recorded of a run; None for nothing.
+
+    Args:
+        run: what is going to be trained.
+        directory: the run directory.
+        always: also where the configuration does not ask for an audit: then the manifest, the loss,
+            and the hashes of the weights at the interval of the snapshots.
+
+    Raises:
+        UserError: a probe names no element there is, or another process is recording into the file.
+    """
+    options = run.configuration.audit
+    if options is None and not always:
+        return None
+    file = directory / (options.file if options else DEFAULT_NAME)
+    refuse_if_locked(file)
+    solver = run.solver
+    weights_every = options.weights_every if options else None
+    return AuditSettings(
+        file=str(file),
+        manifest=str(file.with_name(MANIFEST_NAME)),
+        every=options.every if options else 0,
+        histograms=options.histograms if options else 0,
+        probes=_probes(run, options),
+        weights_every=solver.snapshot if weights_every is None else weights_every,
+        on_nonfinite=options.on_nonfinite if options else "",
+        max_iter=solver.max_iter,
+        average_loss=solver.average_loss,
+        snapshot_prefix=solver.snapshot_prefix,
+        hdf5=bool(solver.snapshot_format == type(solver).HDF5),
+    )
+
+
+def write_manifest(run: Run, audit: Optional[AuditSettings]) -> None:
+    """Write down what is known of a run, for a recorder in another process.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if audit is not None:
+        write_whole({Path(audit.manifest): json.dumps(statement(run), indent=2) + "\n"})
+
+
+def statement(run: Run) -> Dict[str, Any]:
+    """Return what is known of a run before it starts."""
+    return {
+        "source": str(run.source),
+        "configuration": run.configuration.model_dump(mode="json", exclude_none=True),
+        "rule": run.rule,
+        "hyperparameters": run.h.as_plain(),
+        "solver": to_text(run.solver),
+        "net": to_text(run.net),
+        "train_state": to_text(run.state),
+        "random_seed": run.solver.random_seed,
+        **manifest.command(),
+    }
+
+
+def _probes(run: Run, options: Optional[AuditOptions]) -> Tuple[Tuple[int, int], ...]:
+    probes = options.probes if options else []
+    return tuple(_probe(run, number, probe) for number, probe in enumerate(probes))
+
+
+def _probe(run: Run, number: int, probe: ProbeOptions) -> Tuple[int, int]:
+    where = f"{run.source}: audit.probes[{number}]"
+    names = [p.name for p in run.parameters]
+    if probe.param not in names:
+        hint = nearest(probe.param, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"{where}.param: found '{probe.param}', which is no parameter{hint}")
+    shape = run.parameters[names.index(probe.param)].shape
+    index: List[int] = probe.index
+    if len(index) == 1 and index[0] < math.prod(shape):
+        return names.index(probe.param), index[0]
+    if len(index) != len(shape) or any(i >= axis for i, axis in zip(index, shape)):
+        raise UserError(
+            f"{where}.index: found {index}, {probe.param} has the shape {list(shape)}; give one "
+            "number for each axis, counted from 0, or the place in the flat array"
+        )
+    return names.index(probe.param), int(np.ravel_multi_index(tuple(index), shape))

@@ -1,0 +1,108 @@
+"""``caffe-pysgd audit shadow``: every update of a native training, predicted and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import click
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.shadow import Shadow, ShadowReport
+from caffe_pysgd.audit.shadow import shadow as attach
+from caffe_pysgd.cli.options import (
+    iterations_option,
+    net_state_options,
+    source_argument,
+    stages_of,
+    start_options,
+)
+from caffe_pysgd.cli.progress import TrainingBar, training_bars
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import write_whole
+from caffe_pysgd.resume import check_native_snapshot, check_weights
+from caffe_pysgd.run import Run, resolve
+from caffe_pysgd.snapshots import snapshot_names
+from caffe_pysgd.verification import prepare
+
+
+@click.command()
+@source_argument
+@iterations_option
+@start_options
+@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
+              help="Also write what was found as JSON.")  # fmt: skip
+@net_state_options
+def shadow(
+    source: Path,
+    iterations: Optional[int],
+    snapshot: Optional[str],
+    weights: Optional[str],
+    json_path: Optional[Path],
+    level: int,
+    stage: str,
+) -> None:
+    """Train X with the native solver, predict each of its updates, and compare.
+
+    Compares every weight after every iteration, and the history after the last one, bit by bit.
+    What a YAML overrides applies to the training and to the prediction. Everything is written to a
+    temporary directory and removed. Exit code 0 only if nothing differs, else 1.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
+    run = resolve(source, iterations, level, stages_of(stage))
+    start = _start(run, snapshot, weights)
+    if run.solver.max_iter <= start:
+        raise UserError(
+            f"{source}: max_iter is {run.solver.max_iter}: nothing would be compared; give "
+            f"--iterations N, more than {start}"
+        )
+    prepare(run)
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
+        report = _train(
+            run, snapshot, Path(folder), TrainingBar(bars, "shadow", run.solver.max_iter)
+        )
+    click.echo(str(report))
+    if json_path:
+        write_whole({json_path: json.dumps(_as_json(report), indent=2) + "\n"})
+    sys.exit(1 if report.differ or report.departure else 0)
+
+
+def _start(run: Run, snapshot: Optional[str], weights: Optional[str]) -> int:
+    """Check what the command line starts from, give it to the solver; return the iteration."""
+    if snapshot or weights:
+        run.solver.ClearField("weights")
+    for model in weights.split(",") if weights else ():
+        check_weights(Path(model.strip()), run)
+        run.solver.weights.append(model.strip())
+    return check_native_snapshot(Path(snapshot), run).iteration if snapshot else 0
+
+
+def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) -> ShadowReport:
+    run.solver.snapshot_prefix = str(folder / "snapshot")
+    run.solver.train_state.CopyFrom(run.state)
+    native = pycaffe.compiled().get_solver(str(run.write_stock(folder)))
+    if snapshot:
+        native.restore(snapshot)
+    monitor: Shadow = attach(native, run, snapshot)
+    while native.iter < run.solver.max_iter:
+        native.step(1)
+        monitor.check()
+        bar.reach(native.iter)
+    native.snapshot()
+    hdf5 = run.solver.snapshot_format == type(run.solver).HDF5
+    _, state = snapshot_names(folder / "snapshot", native.iter, hdf5)
+    monitor.check_history(state)
+    return monitor.report
+
+
+def _as_json(report: ShadowReport) -> Dict[str, Any]:
+    found = asdict(report)
+    if report.departure:
+        for name in ("expected", "found"):
+            found["departure"][f"{name}_hex"] = getattr(report.departure, name).hex()
+    return found

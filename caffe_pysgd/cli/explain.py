@@ -1,0 +1,111 @@
+"""``caffe-pysgd explain``: one weight's whole arithmetic, as on a board."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import List, Optional
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from caffe_pysgd.audit.arithmetic import Line, decimal, hexadecimal
+from caffe_pysgd.audit.explanation import Explanation
+from caffe_pysgd.audit.explanation import explain as explain_element
+from caffe_pysgd.audit.lookup import find_element
+from caffe_pysgd.audit.store import Store
+from caffe_pysgd.cli.progress import quiet_caffe, training_again
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import write_whole
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--param", metavar="P", required=True, help="The parameter, such as conv1/0.")
+@click.option("--index", metavar="I,J,...", required=True, help="Which of its values.")
+@click.option("--iteration", metavar="N", type=click.IntRange(0), required=True)
+@click.option(
+    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Also as JSON."
+)
+def explain(file: Path, param: str, index: str, iteration: int, json_file: Optional[Path]) -> None:
+    """Show how one weight got its new value, from its gradient on.
+
+    FILE is an audit, or the run directory that holds one. Every line is a formula, with names and
+    with numbers, and its value as a decimal and as a hexadecimal float. What no probe recorded is
+    had by training again up to that iteration. Exit code 1 if a formula does not give what was
+    recorded.
+    """
+    quiet_caffe()
+    with Store(file) as store, training_again() as progress:
+        found = find_element(store, param, _numbers(index), iteration, progress)
+    explanation = explain_element(found.element, found.trained_again)
+    _show(explanation)
+    if json_file:
+        write_whole({json_file: json.dumps(explanation.as_json(), indent=2) + "\n"})
+    if explanation.differing:
+        sys.exit(1)
+
+
+def _numbers(index: str) -> List[int]:
+    try:
+        return [int(part) for part in index.split(",")]
+    except ValueError:
+        raise UserError(f"--index: found '{index}', numbers are wanted, such as 3,0,2,1") from None
+
+
+def _show(explanation: Explanation) -> None:
+    console = Console(highlight=False)
+    rows = [_row(line, explanation.source) for line in explanation.lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    # A pipe has no width.
+    width = console.width if console.is_terminal else sum(widths) + 2 * len(widths)
+    told = [Text(explanation.title, "bold"), Text()]
+    for line, row in zip(explanation.lines, rows):
+        told += _told(line, row, widths, width)
+    told += [Text(), *map(Text, explanation.notes)]
+    told.append(Text(explanation.verdict, "red" if explanation.differing else "green"))
+    for text in told:
+        text.rstrip()
+        shown = text if _prints(console) else Text(text.plain.replace("·", "*"))
+        console.print(shown, soft_wrap=not console.is_terminal)
+
+
+def _row(line: Line, source: str) -> List[str]:
+    formula = f"= {line.formula}" if line.formula else ""
+    numbers = f"= {line.numbers}" if line.numbers else line.note
+    value, mark = f"= {decimal(line.value)}", source if line.recorded else ""
+    return [line.name, formula, numbers, value, hexadecimal(line.value), mark]
+
+
+_STYLES = ("", "", "cyan", "bold", "dim", "green")
+
+
+def _told(line: Line, row: List[str], widths: List[int], width: int) -> List[Text]:
+    """Return a line of the board: in columns if it fits, else part below part."""
+    styles = [_style(line), *_STYLES[1:]]
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
+        columns = [Text(cell.ljust(room), s) for cell, room, s in zip(row, widths, styles)]
+        return [Text("  ").join(columns)]
+    name, formula, numbers, *value = map(Text, row, styles)
+    texts = [Text(" " * widths[0])]
+    for part in (formula, numbers, Text("  ").join(cell for cell in value if cell)):
+        if part and texts[-1].plain.strip() and len(texts[-1]) + 2 + len(part) > width:
+            texts.append(Text(" " * widths[0]))
+        if part:
+            texts[-1].append("  ").append_text(part)
+    texts[0] = name.append_text(texts[0][len(name) :])
+    return texts
+
+
+def _style(line: Line) -> str:
+    return "red" if line.differs else ""
+
+
+def _prints(console: Console) -> bool:
+    try:
+        "·".encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

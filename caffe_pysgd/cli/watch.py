@@ -1,0 +1,25 @@
+"""``caffe-pysgd watch``: a run in the terminal while it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_pysgd.watch import watch as show
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--once", is_flag=True, help="Print one frame and leave; so it is without a terminal."
+)
+@click.option("--interval", metavar="SECONDS", type=click.FloatRange(0.1, 3600), default=1.0,
+              show_default=True, help="From one look to the next.")  # fmt: skip
+def watch(run: Path, once: bool, interval: float) -> None:
+    """Show what a RUN records, live, while it trains in another terminal.
+
+    RUN is a run directory, or the audit in it; it need not be there yet. Ends when the run's
+    session has ended, and by Ctrl-C.
+    """
+    show(run, interval, once)
