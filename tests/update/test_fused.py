@@ -22,7 +22,7 @@ from caffe_pysgd.update import (
     Updater,
     make_kernels,
 )
-from caffe_pysgd.update.kernels.fused import FusedKernels, probe
+from caffe_pysgd.update.kernels.fused import FusedKernels, probe, update
 from caffe_pysgd.update.kernels.native import NativeKernels
 from caffe_pysgd.update.statistics import CHUNK
 
@@ -32,6 +32,18 @@ FUSED = ("sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw")
 WITH_MOMENTUM = ("sgd", "nesterov", "adadelta", "adam", "adamw")
 # Beyond a chunk, beyond what one thread takes, a block and more, less than a vector.
 COUNTS = (3 * CHUNK + 777, 1025, 7, 1)
+
+
+@pytest.fixture(autouse=True)
+def _two_threads(monkeypatch: Any) -> None:
+    monkeypatch.setattr(update, "thread_count", lambda: 2)
+    monkeypatch.setattr(update, "_WORTH_A_THREAD", CHUNK)
+
+
+def test_the_work_is_shared_by_whole_chunks() -> None:
+    chunks = np.array([CHUNK] * 5 + [1])
+    assert update._shares(chunks) == [(0, 2), (2, 6)]
+    assert update._shares(chunks[:1]) == [(0, 1)]
 
 
 def updater(
