@@ -6,9 +6,10 @@ PYTEST_ARGS ?=
 # The caller's PYTHONPATH is for the caller's Python, not for the one in .venv.
 VENV_PYTHON := env -u PYTHONPATH -u PYTHONHOME .venv/bin/python
 SETUP := $(PYTHON) scripts/bootstrap.py --extras
+FIGURES := benchmarks/figures
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data demo test test-all lint bench docs clean distclean
+.PHONY: help setup data demo test test-all lint bench bench-full docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,9 +35,20 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-bench: data ## compare the speed with the native solver's
-	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/overhead.py
-	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/overhead.py --host solve
+bench: data ## compare the speed with the native solver's, in a few minutes
+	@$(VENV_PYTHON) benchmarks/update.py --values 33.6e6 --pairs 5
+	@$(VENV_PYTHON) benchmarks/noop.py
+	@$(VENV_PYTHON) benchmarks/small.py
+	@$(VENV_PYTHON) benchmarks/runs.py --nets lenet --pairs 3
+
+bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures and the pictures
+	@mkdir -p $(FIGURES)
+	@$(VENV_PYTHON) benchmarks/update.py --torch --json $(FIGURES)/update.json
+	@$(VENV_PYTHON) benchmarks/noop.py --json $(FIGURES)/noop.json
+	@$(VENV_PYTHON) benchmarks/small.py --json $(FIGURES)/small.json
+	@$(VENV_PYTHON) benchmarks/runs.py --json $(FIGURES)/runs.json
+	@$(VENV_PYTHON) benchmarks/audit.py
+	@$(VENV_PYTHON) benchmarks/plots.py $(FIGURES)/update.json docs/images
 
 docs: ## build the documentation
 	@$(SETUP) test,docs
@@ -45,7 +57,7 @@ docs: ## build the documentation
 clean: ## remove what the targets make, except .venv and Caffe
 	@rm -rf examples/mnist/mnist_*_lmdb runs build dist site *.egg-info htmlcov .coverage
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find . \( -path ./.caffe -o -path ./.caffe.work -o -path ./.venv \) -prune -o -name __pycache__ -exec rm -rf {} +
+	@find . \( -path ./.caffe -o -path ./.caffe.work -o -path ./.venv -o -path ./.venv-torch \) -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean ## remove .venv and Caffe too
-	@rm -rf .venv .venv.lock .caffe .caffe.work .caffe.lock
+	@rm -rf .venv .venv.lock .venv-torch .caffe .caffe.work .caffe.lock

@@ -1,0 +1,100 @@
+"""The nets that are measured, as prototxt: their data is made up, only their sizes matter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+# BVLC's AlexNet from pool5 on, which is 58.6 of its 61 million values; what is left out takes most
+# of the time of forward and backward, and next to none of the update's.
+ALEXNET_INPUT = (256, 6, 6)
+ALEXNET_OUTPUTS = (4096, 4096, 1000)
+
+
+def write_net(path: Path, layers: Sequence[str]) -> None:
+    """Write a net of these layers."""
+    path.write_text(f'name: "{path.stem}"\n' + "\n".join(layers) + "\n")
+
+
+def data(*shape: int, top: str = "data", value: float = 0) -> str:
+    """Return a layer that has data of that shape, all of one value."""
+    dims = " ".join(f"dim: {size}" for size in shape)
+    filler = f'data_filler {{ type: "constant" value: {value} }}'
+    return (
+        f'layer {{ name: "{top}" type: "DummyData" top: "{top}" '
+        f"dummy_data_param {{ shape {{ {dims} }} {filler} }} }}"
+    )
+
+
+def fully_connected(
+    name: str,
+    bottom: str,
+    outputs: int,
+    lr_mults: Tuple[float, float] = (1, 2),
+    filler: str = 'type: "constant" value: 0.01',
+) -> str:
+    """Return an InnerProduct layer, its weights decayed and its biases not, as BVLC's nets do."""
+    weights, biases = lr_mults
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
+        f"param {{ lr_mult: {weights} decay_mult: 1 }} param {{ lr_mult: {biases} decay_mult: 0 }} "
+        f"inner_product_param {{ num_output: {outputs} weight_filler {{ {filler} }} }} }}"
+    )
+
+
+def _convolution(name: str, bottom: str, outputs: int, lr_mults: Tuple[float, float]) -> str:
+    weights, biases = lr_mults
+    return (
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" '
+        f"param {{ lr_mult: {weights} }} param {{ lr_mult: {biases} }} "
+        f"convolution_param {{ num_output: {outputs} kernel_size: 5 }} }} "
+        f'layer {{ name: "{name}_pool" type: "Pooling" bottom: "{name}" top: "{name}_pool" '
+        f"pooling_param {{ pool: MAX kernel_size: 2 stride: 2 }} }}"
+    )
+
+
+def two_squares(width: int, lr_mults: Tuple[float, float] = (1, 2)) -> List[str]:
+    """Return two layers of ``width`` x ``width`` weights, and what they need around them."""
+    return [
+        data(1, width),
+        fully_connected("ip1", "data", width, lr_mults),
+        fully_connected("ip2", "ip1", width, lr_mults),
+        'layer { name: "loss" type: "EuclideanLoss" bottom: "ip2" bottom: "data" top: "loss" }',
+    ]
+
+
+def lenet(lr_mults: Tuple[float, float] = (1, 2)) -> List[str]:
+    """Return LeNet's parameters, and no data to train them on."""
+    return [
+        data(1, 1, 28, 28),
+        data(1, top="label"),
+        _convolution("conv1", "data", 20, lr_mults),
+        _convolution("conv2", "conv1_pool", 50, lr_mults),
+        fully_connected("ip1", "conv2_pool", 500, lr_mults),
+        fully_connected("ip2", "ip1", 10, lr_mults),
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }',
+    ]
+
+
+def alexnet(batch: int, shrink: int = 1) -> List[str]:
+    """Return AlexNet from its fully connected layers on.
+
+    Args:
+        batch: how many images at a time.
+        shrink: divides the numbers of outputs, for a try.
+    """
+    layers = [data(batch, *ALEXNET_INPUT, value=0.5), data(batch, top="label")]
+    bottom = "data"
+    for number, outputs in enumerate(ALEXNET_OUTPUTS, start=6):
+        layers.append(
+            fully_connected(f"fc{number}", bottom, outputs // shrink, filler='type: "xavier"')
+        )
+        bottom = f"fc{number}"
+        if number < 8:
+            layers.append(
+                f'layer {{ name: "relu{number}" type: "ReLU" bottom: "{bottom}" top: "{bottom}" }} '
+                f'layer {{ name: "drop{number}" type: "Dropout" bottom: "{bottom}" '
+                f'top: "{bottom}" dropout_param {{ dropout_ratio: 0.5 }} }}'
+            )
+    loss = f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{bottom}" bottom: "label" '
+    return [*layers, loss + 'top: "loss" }']

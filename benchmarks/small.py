@@ -1,0 +1,99 @@
+"""What a small net pays for an update in Python: per parameter blob, and once at start.
+
+The blobs hold next to nothing, so all that is measured is the way to the arithmetic. The start is
+that of a process of its own, from choosing the kernels to the end of the first update; first with
+an empty cache of compiled code (which numba fills), then with a full one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+os.environ.setdefault("GLOG_minloglevel", "2")
+
+import numpy as np
+from contestants import KERNELS
+from machine import describe
+from raw_figures import write_figures
+from rich.table import Table
+from settings import RULES
+from tables import console, print_machine
+from turns import timed
+
+from caffe_pysgd import pycaffe
+from caffe_pysgd.update import HyperParameters, Parameter, Updater, make_kernels, make_rule
+
+BLOBS, VALUES, UPDATES = 100, 10, 50
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=["SGD", "Adam"])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw figures")
+    parser.add_argument("--start", choices=RULES, help=argparse.SUPPRESS)  # in the own process
+    arguments = parser.parse_args()
+    if arguments.start:
+        make_kernels("native", pycaffe.library_path())  # Caffe is there before anybody updates
+        print(timed(lambda: updater_of(arguments.start, "fused", True).step(0)))
+        return
+    result: Dict[str, Any] = {"machine": describe(), "rules": {}}
+    print_machine(result["machine"])
+    table = Table(title="microseconds per blob; seconds of the start of fused")
+    for column in ("rule", *KERNELS, "first start", "later starts"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for rule in arguments.rules:
+        blobs = per_blob(rule, arguments.pairs)
+        starts = seconds_of_starts(rule, min(5, arguments.pairs))
+        result["rules"][rule] = {"seconds per blob": blobs, "starts": starts}
+        microseconds = [f"{1e6 * statistics.median(blobs[name]):.2f}" for name in KERNELS]
+        later = f"{statistics.median(starts[1:]):.2f}"
+        table.add_row(rule, *microseconds, f"{starts[0]:.2f}", later)
+    console().print(table)
+    write_figures(arguments.json, result)
+
+
+def updater_of(rule: str, kernels: str, exact: bool) -> Updater:
+    """Return an updater of many small blobs."""
+    parameters = [
+        Parameter(str(number), *(np.full(VALUES, np.float32(0.01)) for _ in range(2)))
+        for number in range(BLOBS)
+    ]
+    h = HyperParameters(**RULES[rule].hyperparameters)
+    made = make_kernels(kernels, pycaffe.library_path(), exact)
+    return Updater(parameters, h, make_rule(RULES[rule].rule), made)
+
+
+def per_blob(rule: str, pairs: int) -> Dict[str, List[float]]:
+    """Return the seconds per blob of the kernels, taking turns."""
+    updaters = {name: updater_of(rule, *choice) for name, choice in KERNELS.items()}
+    seconds: Dict[str, List[float]] = {name: [] for name in updaters}
+    for number in range(pairs + 1):
+        for name, updater in updaters.items():
+            took = timed(lambda step=updater.step: [step(i) for i in range(UPDATES)])
+            if number:
+                seconds[name].append(took / UPDATES / BLOBS)
+    return seconds
+
+
+def seconds_of_starts(rule: str, later: int) -> List[float]:
+    """Return the seconds of one start with an empty cache, and of some later ones."""
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as cache:
+        environment = {**os.environ, "CAFFE_PYSGD_CACHE": cache}
+        command = [sys.executable, __file__, "--start", rule]
+        return [
+            float(subprocess.check_output(command, env=environment, text=True))
+            for _ in range(later + 1)
+        ]
+
+
+if __name__ == "__main__":
+    main()
