@@ -41,7 +41,7 @@ from caffe_pysgd.snapshots import (
     snapshot_names,
     write_solver_state,
 )
-from caffe_pysgd.update import NATIVE_RULES
+from caffe_pysgd.update import NATIVE_NAMES
 
 
 def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
@@ -161,12 +161,11 @@ def _is_plugin_layer(name: str) -> bool:
 
 
 def _refuse_unknown_rules(run: Run) -> None:
-    known = {rule.name for rule in NATIVE_RULES.values()}
     for parameter in run.settings().parameters:
-        if parameter.rule not in known or parameter.rule != run.rule:
+        if parameter.rule not in NATIVE_NAMES or parameter.rule != run.rule:
             raise UserError(
                 f"{run.source}: {parameter.name} has rule '{parameter.rule}': a stock snapshot "
-                f"holds the state of one of Caffe's own rules ({', '.join(sorted(known))})"
+                f"holds the state of one of Caffe's own rules ({', '.join(sorted(NATIVE_NAMES))})"
             )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Any, Iterator, Mapping
 
 from caffe_pysgd.errors import UserError
 
@@ -47,6 +48,15 @@ def write_whole(contents: Mapping[Path, str]) -> None:
     with ExitStack() as stack:
         for path, content in contents.items():
             stack.enter_context(replacing(path)).write_text(content, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values as JSON for people to read.
+
+    Raises:
+        UserError: the file cannot be written; what was there stays as it was.
+    """
+    write_whole({path: json.dumps(content, indent=2) + "\n"})
 
 
 def _reason(error: OSError) -> str:

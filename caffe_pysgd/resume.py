@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import FIRST_STATE_BLOB, HOOK_NAME, UpdateSettings
@@ -174,6 +174,27 @@ def check_weights(path: Path, run: Run) -> Path:
             "learn this layer from scratch, rename it in the net"
         )
     return path
+
+
+def start_from(run: Run, snapshot: Optional[str], weights: Optional[str]) -> int:
+    """Check what a command line starts from, and give the solver its weights, as `caffe train`.
+
+    Args:
+        snapshot: a ``.solverstate``, to resume from.
+        weights: ``.caffemodel`` files, separated by commas, to begin with.
+
+    Returns:
+        the iteration at which it starts.
+
+    Raises:
+        UserError: one of them cannot be used for this run.
+    """
+    if snapshot or weights:
+        run.solver.ClearField("weights")
+    for model in weights.split(",") if weights else ():
+        check_weights(Path(model.strip()), run)
+        run.solver.weights.append(model.strip())
+    return check_native_snapshot(Path(snapshot), run).iteration if snapshot else 0
 
 
 def _why_no_state(state: SolverState, model: Model, settings: UpdateSettings) -> str:

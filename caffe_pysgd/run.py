@@ -24,6 +24,7 @@ from caffe_pysgd.prototxt.solver import (
 from caffe_pysgd.prototxt.taps import add_taps
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.update import (
+    NATIVE_NAMES,
     NATIVE_RULES,
     HyperParameters,
     check,
@@ -89,10 +90,9 @@ class Run:
         self, parameter: LearnableParameter, group: ParameterGroup
     ) -> ParameterSettings:
         rule = group.rule or self.rule
-        native = any(rule == known.name for known in NATIVE_RULES.values())
         # BatchNorm's statistics are no weights; Caffe's own solvers leave them as they are, but
         # keep a history of them, which is part of the bits.
-        kept = parameter.statistic and not native
+        kept = parameter.statistic and rule not in NATIVE_NAMES
         return ParameterSettings(
             parameter.name,
             parameter.shape,
@@ -107,8 +107,7 @@ class Run:
 
     def _beyond_caffe(self) -> str:
         """Return what of this run the native solver cannot do, or an empty string."""
-        native = [rule.name for rule in NATIVE_RULES.values()]
-        if self.rule not in native:
+        if self.rule not in NATIVE_NAMES:
             return f"rule '{self.rule}'"
         if self.h.lr_policy not in lr_policies.POLICIES:
             return f"lr_policy '{self.h.lr_policy}'"

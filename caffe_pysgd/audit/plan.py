@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -14,7 +13,7 @@ from caffe_pysgd.audit.store import DEFAULT_NAME
 from caffe_pysgd.audit.store_file import refuse_if_locked
 from caffe_pysgd.config import AuditOptions, ProbeOptions
 from caffe_pysgd.errors import UserError, nearest
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_json
 from caffe_pysgd.prototxt.in_net import AuditSettings
 from caffe_pysgd.prototxt.text import to_text
 from caffe_pysgd.run import Run
@@ -68,7 +67,7 @@ def write_manifest(run: Run, audit: Optional[AuditSettings]) -> None:
         UserError: it cannot be written.
     """
     if audit is not None:
-        write_whole({Path(audit.manifest): json.dumps(statement(run), indent=2) + "\n"})
+        write_json(Path(audit.manifest), statement(run))
 
 
 def statement(run: Run) -> Dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.cli.options import net_state_options, source_argument, stages_of
+from caffe_pysgd.cli.options import json_option, net_state_options, source_argument, stages_of
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.diagnosis.diagnose import diagnose as find
 from caffe_pysgd.diagnosis.steps import load_step
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_json
 from caffe_pysgd.run import resolve
 
 
@@ -24,8 +23,7 @@ from caffe_pysgd.run import resolve
               help="The function that does one iteration by hand: step(solver).")  # fmt: skip
 @click.option("--iterations", metavar="N", type=click.IntRange(1), default=5, show_default=True,
               help="How many iterations to compare.")  # fmt: skip
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
-              help="Also write the verdict as JSON.")  # fmt: skip
+@json_option("Also write the verdict as JSON.")
 @net_state_options
 def diagnose(
     source: Path,
@@ -52,5 +50,5 @@ def diagnose(
         bar.finish()
     click.echo(str(verdict))
     if json_path:
-        write_whole({json_path: json.dumps(verdict.as_plain(), indent=2) + "\n"})
+        write_json(json_path, verdict.as_plain())
     sys.exit(0 if verdict.ok else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -16,9 +15,10 @@ from caffe_pysgd.audit.explanation import Explanation
 from caffe_pysgd.audit.explanation import explain as explain_element
 from caffe_pysgd.audit.lookup import find_element
 from caffe_pysgd.audit.store import Store
+from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_json
 
 
 @click.command()
@@ -26,10 +26,8 @@ from caffe_pysgd.files import write_whole
 @click.option("--param", metavar="P", required=True, help="The parameter, such as conv1/0.")
 @click.option("--index", metavar="I,J,...", required=True, help="Which of its values.")
 @click.option("--iteration", metavar="N", type=click.IntRange(0), required=True)
-@click.option(
-    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Also as JSON."
-)
-def explain(file: Path, param: str, index: str, iteration: int, json_file: Optional[Path]) -> None:
+@json_option("Also as JSON.")
+def explain(file: Path, param: str, index: str, iteration: int, json_path: Optional[Path]) -> None:
     """Show how one weight got its new value, from its gradient on.
 
     FILE is an audit, or the run directory that holds one. Every line is a formula, with names and
@@ -42,8 +40,8 @@ def explain(file: Path, param: str, index: str, iteration: int, json_file: Optio
         found = find_element(store, param, _numbers(index), iteration, progress)
     explanation = explain_element(found.element, found.trained_again)
     _show(explanation)
-    if json_file:
-        write_whole({json_file: json.dumps(explanation.as_json(), indent=2) + "\n"})
+    if json_path:
+        write_json(json_path, explanation.as_json())
     if explanation.differing:
         sys.exit(1)
 

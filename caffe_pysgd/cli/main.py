@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import List, NoReturn, Optional
+from typing import NoReturn
 
 import click
 
 from caffe_pysgd import __version__
+from caffe_pysgd.cli.lazy import LazyGroup
 from caffe_pysgd.errors import UserError
 
 _COMMANDS = (
@@ -27,28 +27,10 @@ _COMMANDS = (
 )
 
 
-class _Commands(click.Group):
-    """Imports a command when it is asked for: doctor must run where what others need is broken."""
-
-    def list_commands(self, context: click.Context) -> List[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> Optional[click.Command]:
-        if name not in _COMMANDS:
-            return None
-        try:
-            module = importlib.import_module(f"caffe_pysgd.cli.{name}")
-        except Exception as error:  # a mix of versions can raise anything
-            raise UserError(
-                f"{name} cannot be loaded: {type(error).__name__}: {error}; "
-                "'caffe-pysgd doctor' looks for the reason"
-            ) from error
-        command: click.Command = getattr(module, name)
-        return command
-
-
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    package="caffe_pysgd.cli",
+    names=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
 )

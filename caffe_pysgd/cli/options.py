@@ -29,6 +29,12 @@ run_dir_option = click.option(
 )
 
 
+def json_option(help: str, metavar: str = "FILE") -> Callable[..., Any]:
+    """Return ``--json``, for what a command found, as plain values."""
+    kind = click.Path(path_type=Path)
+    return click.option("--json", "json_path", metavar=metavar, type=kind, help=help)
+
+
 def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--snapshot`` and ``--weights``, of which one may be given."""
 

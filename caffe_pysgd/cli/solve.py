@@ -23,7 +23,7 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.resume import check_native_snapshot, check_weights
+from caffe_pysgd.resume import start_from
 from caffe_pysgd.run import Run, resolve
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def solve(
     if source is None:
         raise UserError("need a solver definition to train: give X, a solver.prototxt or a YAML")
     run = resolve(source, iterations, level, stages_of(stage))
-    _load_weights(run, snapshot, weights)
+    start_from(run, snapshot, weights)
     directory = run_dir or default_run_dir(run)
     if run_dir or run.configuration.run_dir:
         run.write_stock(own_folder(directory))
@@ -94,17 +94,6 @@ def solve(
     else:
         python_solver.solve()
     caffe.log("Optimization Done.")
-
-
-def _load_weights(run: Run, snapshot: Optional[str], weights: Optional[str]) -> None:
-    """Check what the command line starts from; give the solver its weights, as `caffe train`."""
-    if snapshot or weights:
-        run.solver.ClearField("weights")
-    if snapshot:
-        check_native_snapshot(Path(snapshot), run)
-    for model in weights.split(",") if weights else ():
-        check_weights(Path(model.strip()), run)
-        run.solver.weights.append(model.strip())
 
 
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from caffe_pysgd.cli.options import (
     iterations_option,
+    json_option,
     net_state_flags,
     net_state_options,
     source_argument,
@@ -20,7 +20,7 @@ from caffe_pysgd.cli.options import (
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.compare import Comparison
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_json
 from caffe_pysgd.run import resolve
 from caffe_pysgd.verification import (
     HOSTS,
@@ -38,8 +38,7 @@ from caffe_pysgd.verification import (
 @iterations_option
 @click.option("--host", type=click.Choice(list(HOSTS)), default="in-net", show_default=True,
               help="Where Python's update runs.")  # fmt: skip
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
-              help="Also write the comparison, parameter by parameter, as JSON.")  # fmt: skip
+@json_option("Also write the comparison, parameter by parameter, as JSON.")
 @net_state_options
 def verify(
     source: Path,
@@ -72,7 +71,7 @@ def verify(
     differ = _report(weights, history, run.solver.max_iter)
     if json_path:
         found = verdict(weights, history, run.solver.max_iter)
-        write_whole({json_path: json.dumps(found, indent=2) + "\n"})
+        write_json(json_path, found)
     sys.exit(1 if differ else 0)
 
 

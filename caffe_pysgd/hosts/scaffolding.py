@@ -30,7 +30,7 @@ from caffe_pysgd.snapshots import (
     snapshot_names,
     write_solver_state,
 )
-from caffe_pysgd.update import NATIVE_RULES, Updater
+from caffe_pysgd.update import NATIVE_NAMES, Updater
 
 Source = Union[str, Path, Any]
 
@@ -104,7 +104,7 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Tupl
     layout = settings.state_layout()
     history = [updater.states[index][slot] for index, slot in layout]
     shapes = [run.parameters[index].shape for index, _ in layout]
-    if not any(run.rule == rule.name for rule in NATIVE_RULES.values()):
+    if run.rule not in NATIVE_NAMES:
         # Caffe counts the blobs, and must not take these for the state of a rule of its own.
         while len(history) in (len(run.parameters), 2 * len(run.parameters)):
             history, shapes = [*history, np.zeros(1, np.float32)], [*shapes, (1,)]

@@ -11,7 +11,7 @@ from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.in_net import UpdateSettings
 from caffe_pysgd.update import (
-    NATIVE_RULES,
+    NATIVE_NAMES,
     HyperParameters,
     Observer,
     Parameter,
@@ -135,9 +135,8 @@ def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:
 
 
 def _caffes_own(rules: Sequence[str], updater: Updater) -> bool:
-    native = {rule.name for rule in NATIVE_RULES.values()}
     return (
-        native.issuperset(rules)
+        NATIVE_NAMES.issuperset(rules)
         and updater.schedule.known_to_caffe()
         and not any(treatment.h.unknown_to_caffe() for treatment in updater.treatments)
     )

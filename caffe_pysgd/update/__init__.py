@@ -8,6 +8,7 @@ from caffe_pysgd.update.kernels import make_kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import (
+    NATIVE_NAMES,
     NATIVE_RULES,
     RULES,
     ParameterStep,
@@ -20,6 +21,7 @@ from caffe_pysgd.update.treatment import Treatment
 from caffe_pysgd.update.updater import Updater, check
 
 __all__ = [
+    "NATIVE_NAMES",
     "NATIVE_RULES",
     "RULES",
     "HyperParameters",

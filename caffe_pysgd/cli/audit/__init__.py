@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import List, Optional
-
 import click
 
-_COMMANDS = ("check", "compare", "replay", "shadow")
+from caffe_pysgd.cli.lazy import LazyGroup
 
 
-class _Commands(click.Group):
-    """Imports a command when it is asked for."""
-
-    def list_commands(self, context: click.Context) -> List[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> Optional[click.Command]:
-        if name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"caffe_pysgd.cli.audit.{name}")
-        command: click.Command = getattr(module, name)
-        return command
-
-
-@click.group(cls=_Commands)
+@click.group(cls=LazyGroup, package=__name__, names=("check", "compare", "replay", "shadow"))
 def audit() -> None:
     """Check, compare and replay what a run recorded; shadow a stock solver."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Optional
 import click
 
 from caffe_pysgd.audit.checking import check_ledger
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.cli.options import json_option
+from caffe_pysgd.files import write_json
 
 
 @click.command()
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--json", "json_path", metavar="OUT", type=click.Path(path_type=Path),
-              help="Also write what was found as JSON.")  # fmt: skip
+@json_option("Also write what was found as JSON.", metavar="OUT")
 def check(file: Path, json_path: Optional[Path]) -> None:
     """Say whether the ledger in FILE is whole, and if not, where it was broken.
 
@@ -26,5 +25,5 @@ def check(file: Path, json_path: Optional[Path]) -> None:
     found = check_ledger(file)
     click.echo(f"{file}: {found}")
     if json_path:
-        write_whole({json_path: json.dumps(asdict(found), indent=2) + "\n"})
+        write_json(json_path, asdict(found))
     sys.exit(0 if found.whole else 1)

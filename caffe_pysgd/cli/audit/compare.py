@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Optional
 import click
 
 from caffe_pysgd.audit.compare import compare_ledgers
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.cli.options import json_option
+from caffe_pysgd.files import write_json
 
 
 @click.command()
 @click.argument("a", metavar="A", type=click.Path(path_type=Path))
 @click.argument("b", metavar="B", type=click.Path(path_type=Path))
-@click.option("--json", "json_path", metavar="OUT", type=click.Path(path_type=Path),
-              help="Also write what was found as JSON.")  # fmt: skip
+@json_option("Also write what was found as JSON.", metavar="OUT")
 def compare(a: Path, b: Path, json_path: Optional[Path]) -> None:
     """Name the first iteration at which the runs A and B part, and the parameters.
 
@@ -28,7 +27,7 @@ def compare(a: Path, b: Path, json_path: Optional[Path]) -> None:
     """
     found = compare_ledgers(a, b)
     if json_path:
-        write_whole({json_path: json.dumps(asdict(found), indent=2) + "\n"})
+        write_json(json_path, asdict(found))
     if found.same:
         click.echo(
             f"compare: {found.iterations} iterations are the same, "

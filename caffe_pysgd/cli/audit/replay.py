@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Optional
@@ -11,20 +10,19 @@ import click
 
 from caffe_pysgd.audit.replay import replay as replay_store
 from caffe_pysgd.audit.store import Store
+from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_json
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--from", "first", metavar="A", type=click.IntRange(0), help="The first iteration.")
 @click.option("--to", "last", metavar="B", type=click.IntRange(0), help="The last iteration.")
-@click.option(
-    "--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Also as JSON."
-)
+@json_option("Also as JSON.")
 def replay(
-    file: Path, first: Optional[int], last: Optional[int], json_file: Optional[Path]
+    file: Path, first: Optional[int], last: Optional[int], json_path: Optional[Path]
 ) -> None:
     """Train again what FILE recorded, and compare every figure and every hash of the weights.
 
@@ -40,8 +38,8 @@ def replay(
         quiet_caffe()
         with training_again() as progress:
             result = replay_store(store, first, min(last, recorded_last), progress)
-    if json_file:
-        write_whole({json_file: json.dumps(result.as_json(), indent=2) + "\n"})
+    if json_path:
+        write_json(json_path, result.as_json())
     click.echo(f"{result.iterations} recorded iterations confirmed, every figure to the bit")
     click.echo(result.verdict)
     if result.difference:

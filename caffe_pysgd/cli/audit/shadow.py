@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from caffe_pysgd.audit.shadow import Shadow, ShadowReport
 from caffe_pysgd.audit.shadow import shadow as attach
 from caffe_pysgd.cli.options import (
     iterations_option,
+    json_option,
     net_state_options,
     source_argument,
     stages_of,
@@ -24,8 +24,8 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_whole
-from caffe_pysgd.resume import check_native_snapshot, check_weights
+from caffe_pysgd.files import write_json
+from caffe_pysgd.resume import start_from
 from caffe_pysgd.run import Run, resolve
 from caffe_pysgd.snapshots import snapshot_names
 from caffe_pysgd.verification import prepare
@@ -35,8 +35,7 @@ from caffe_pysgd.verification import prepare
 @source_argument
 @iterations_option
 @start_options
-@click.option("--json", "json_path", metavar="FILE", type=click.Path(path_type=Path),
-              help="Also write what was found as JSON.")  # fmt: skip
+@json_option("Also write what was found as JSON.")
 @net_state_options
 def shadow(
     source: Path,
@@ -55,7 +54,7 @@ def shadow(
     """
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
     run = resolve(source, iterations, level, stages_of(stage))
-    start = _start(run, snapshot, weights)
+    start = start_from(run, snapshot, weights)
     if run.solver.max_iter <= start:
         raise UserError(
             f"{source}: max_iter is {run.solver.max_iter}: nothing would be compared; give "
@@ -68,18 +67,8 @@ def shadow(
         )
     click.echo(str(report))
     if json_path:
-        write_whole({json_path: json.dumps(_as_json(report), indent=2) + "\n"})
+        write_json(json_path, _as_json(report))
     sys.exit(1 if report.differ or report.departure else 0)
-
-
-def _start(run: Run, snapshot: Optional[str], weights: Optional[str]) -> int:
-    """Check what the command line starts from, give it to the solver; return the iteration."""
-    if snapshot or weights:
-        run.solver.ClearField("weights")
-    for model in weights.split(",") if weights else ():
-        check_weights(Path(model.strip()), run)
-        run.solver.weights.append(model.strip())
-    return check_native_snapshot(Path(snapshot), run).iteration if snapshot else 0
 
 
 def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) -> ShadowReport:

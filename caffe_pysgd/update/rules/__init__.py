@@ -32,6 +32,7 @@ _BEYOND = (PyTorchSGD, SGDW, AdamW, AMSGrad, NAdam, Adamax, LARS, Lamb, Lion)
 
 RULES: Dict[str, Type[UpdateRule]] = {rule.name: rule for rule in (*_NATIVE, *_BEYOND)}
 NATIVE_RULES = {rule.__name__: rule for rule in _NATIVE}  # by Caffe's solver type
+NATIVE_NAMES = frozenset(rule.name for rule in _NATIVE)
 
 
 def find_rule(name: str) -> Type[UpdateRule]:
@@ -91,6 +92,7 @@ def import_by_name(module_name: str, attribute: str) -> object:
 
 
 __all__ = [
+    "NATIVE_NAMES",
     "NATIVE_RULES",
     "RULES",
     "ParameterStep",
