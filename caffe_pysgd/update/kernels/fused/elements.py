@@ -145,3 +145,16 @@ def axpy_unfused(a, x, y):
 def scal(a, x):
     """A BLAS's scal, which sets to 0 where a is 0, and OpenBLAS's where a is not a number."""
     return a * x if (a > _ZERO) | (a < _ZERO) else _ZERO
+
+
+@njit(error_model="numpy")
+def opaque(x, nothing):
+    """x, as a value of which the compiler does not know how it came about.
+
+    LLVM turns ``w - fma(a, b, c)`` into ``w + fma(-a, b, -c)`` on x86, which is another zero where
+    the sum is 0: w = -0 then becomes +0. It cannot where the bits pass through this.
+
+    Args:
+        nothing: 0, loaded from memory.
+    """
+    return float_of(bits_of(x) ^ nothing)

@@ -10,8 +10,9 @@ BLOCK = 1024  # values that a pass takes through all its stages while they are i
 DATA, DIFF, SLOTS = 0, 1, 2
 ADDRESSES = 4
 
-# One row per parameter, float32: what happens to the gradient, then the rule's own scalars.
-CLIP, NORMALIZATION, DECAY, RULE = 0, 1, 2, 3
+# One row per parameter, float32: what happens to the gradient, a zero that the compiler does not
+# know to be one (``elements.opaque`` says what for), then the rule's own scalars.
+CLIP, NORMALIZATION, DECAY, NOTHING, RULE = 0, 1, 2, 3, 4
 SCALARS = RULE + 12
 
 # One row per chunk: the parameter's row, the first value, how many values.

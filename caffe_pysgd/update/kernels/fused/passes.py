@@ -17,6 +17,8 @@ from caffe_pysgd.update.kernels.fused import layout
 from caffe_pysgd.update.kernels.fused.elements import (
     axpy_fused,
     axpy_unfused,
+    bits_of,
+    opaque,
     pointer_to,
     scal,
 )
@@ -35,7 +37,8 @@ SIGNATURE = types.void(*[types.int64] * 9)
 _B = layout.BLOCK
 _ADDRESSES, _SCALARS = layout.ADDRESSES, layout.SCALARS
 _CLIP, _NORMALIZATION, _DECAY = layout.CLIP, layout.NORMALIZATION, layout.DECAY
-_RULE, _DATA, _DIFF, _SLOTS = layout.RULE, layout.DATA, layout.DIFF, layout.SLOTS
+_NOTHING, _RULE = layout.NOTHING, layout.RULE
+_DATA, _DIFF, _SLOTS = layout.DATA, layout.DIFF, layout.SLOTS
 _GRADIENT, _REGULARIZED, _UPDATE = layout.GRADIENT, layout.REGULARIZED, layout.UPDATE
 _NEW_DATA, _FIRST_SLOT = layout.NEW_DATA, layout.FIRST_SLOT
 _QUANTITIES, _FIGURES = layout.QUANTITIES, layout.FIGURES
@@ -51,6 +54,11 @@ _UPDATE_VALUE, _ZEROS = layout.LEAVES_UPDATE, layout.LEAVES_ZEROS
 @njit(**_OPTIONS)
 def _before_the_rule(c):
     return (c[_CLIP], c[_NORMALIZATION], c[_DECAY])
+
+
+@njit(**_OPTIONS)
+def _nothing(c):
+    return bits_of(c[_NOTHING])
 
 
 @njit(**_OPTIONS)
@@ -115,14 +123,14 @@ def make_pass(rule: str, slots: int, l1: bool, rounds_once: bool, exact: bool) -
 
         @njit(**_OPTIONS)
         def loop(n, c, x, d, s, t):
-            before, k = _before_the_rule(c), _of_the_rule(c)
+            before, k, nothing = _before_the_rule(c), _of_the_rule(c), _nothing(c)
             for i in range(n):
                 g = seen(before, x[i], d[i])
                 if slots > 1:
                     u, s[i], t[i] = by_value(k, g, x[i], s[i], t[i])
                 else:
                     u, s[i], _ = by_value(k, g, x[i], s[i], F(0))
-                x[i] = x[i] - u
+                x[i] = x[i] - opaque(u, nothing)
                 if leaves == _UPDATE_VALUE:
                     d[i] = u
                 elif leaves == _ZEROS:
