@@ -14,7 +14,6 @@ import numpy as np
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.elements import Histograms, Probes, real
 from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
-from caffe_pysgd.audit.local_rates import LocalRates
 from caffe_pysgd.audit.nonfinite import NonFinite, describe, find_nonfinite
 from caffe_pysgd.audit.writer import Writer
 from caffe_pysgd.errors import UserError
@@ -231,6 +230,7 @@ class Recorder(Observer):
         parameter: Parameter,
         figures: Mapping[str, Statistics],
     ) -> None:
+        assert self.updater is not None
         number = self._numbers[parameter.name]
         for quantity, (l2, mean, low, high, zeros, nonfinite) in figures.items():
             # SQLite has one zero only.
@@ -238,7 +238,7 @@ class Recorder(Observer):
             self._figures.append((*row, zeros, nonfinite))
         gradient, update, data = figures["gradient"], figures["update"], figures["data"]
         self._sumsq += gradient.l2 * gradient.l2
-        local_rate = self._rates.rate(number, iteration, rate)
+        local_rate = float(self.updater.local_rate(number))
         ratio = update.l2 / data.l2 if data.l2 else None
         self._updates.append((iteration, number, local_rate, ratio))
         if gradient.nonfinite and self.settings.on_nonfinite:
@@ -249,7 +249,6 @@ class Recorder(Observer):
 
     def _begin_session(self, iteration: int) -> None:
         assert self.updater is not None
-        self._rates = LocalRates(self.updater)
         self._flush()
         if self._writer is None:
             self._writer = Writer(Path(self.settings.file), fresh=not self._resumed)

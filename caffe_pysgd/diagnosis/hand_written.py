@@ -13,7 +13,7 @@ from typing import Dict, Hashable, Iterator, List, Tuple
 import numpy as np
 
 from caffe_pysgd.diagnosis.evidence import Evidence, Moment
-from caffe_pysgd.update import HyperParameters
+from caffe_pysgd.update import HyperParameters, lr_policies
 from caffe_pysgd.update.lr_policies import POLICIES
 
 
@@ -84,7 +84,7 @@ def rate_at(which: str, h: HyperParameters, iteration: int) -> float:
     at = iteration + shift
     if at < 0 and (which == "previous" or h.lr_policy in ("fixed", "step", "multistep")):
         at = 0
-    step = at // h.stepsize if h.lr_policy == "step" else sum(at >= i for i in h.stepvalue)
+    step = lr_policies.step_before(h, at + 1)
     return float(POLICIES[h.lr_policy](h, at, step))
 
 

@@ -34,7 +34,7 @@ from caffe_pysgd.hosts.updating import Memory, announcement, build_updater, clip
 from caffe_pysgd.prototxt.in_net import AuditSettings
 from caffe_pysgd.resume import check_native_snapshot
 from caffe_pysgd.run import Run, set_field
-from caffe_pysgd.update import NATIVE_RULES, HyperParameters
+from caffe_pysgd.update import NATIVE_RULES, HyperParameters, lr_policies
 
 Callback = Callable[[], None]
 
@@ -207,8 +207,7 @@ class Solver:
 
     @iter.setter
     def iter(self, iteration: int) -> None:
-        passed = sum(iteration >= value for value in self.updater.h.stepvalue)
-        self.updater.resume(iteration, passed)
+        self.updater.resume(iteration, lr_policies.step_before(self.updater.h, iteration))
         self._iter = iteration
 
     @property

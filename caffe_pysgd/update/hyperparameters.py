@@ -19,7 +19,8 @@ class HyperParameters:
     arithmetic never meets a Python float and computes in another type.
 
     Raises:
-        ValueError: a value that Caffe would refuse, in the words ``field: what is wrong``.
+        ValueError: a value that Caffe would refuse, or NaN or infinity, with which Caffe would
+            train to no purpose; in the words ``field: what is wrong``.
     """
 
     base_lr: np.float32 = np.float32(0)
@@ -53,7 +54,10 @@ class HyperParameters:
     def __post_init__(self) -> None:
         for field in fields(self):
             if isinstance(field.default, np.float32):
-                object.__setattr__(self, field.name, np.float32(getattr(self, field.name)))
+                value = np.float32(getattr(self, field.name))
+                if not np.isfinite(value):
+                    raise ValueError(f"{field.name}: found {value!s}, allowed is a finite number")
+                object.__setattr__(self, field.name, value)
         object.__setattr__(self, "stepvalue", tuple(int(value) for value in self.stepvalue))
         table = tuple(sorted((int(i), float(rate)) for i, rate in self.lr_table))
         object.__setattr__(self, "lr_table", table)

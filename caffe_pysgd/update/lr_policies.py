@@ -33,6 +33,23 @@ def current_step(h: HyperParameters, i: int, step: int) -> int:
     return step
 
 
+def step_before(h: HyperParameters, i: int) -> int:
+    """Return the step at iteration ``i``, before its own rate is evaluated, of a run from 0 on."""
+    if i <= 0:
+        return 0
+    if h.lr_policy == "step":
+        return (i - 1) // h.stepsize
+    if h.lr_policy != "multistep":
+        return 0
+    step, evaluated_at = 0, -1
+    for value in h.stepvalue:  # each evaluation takes one step at most, so no two share one
+        evaluated_at = max(value, evaluated_at + 1)
+        if evaluated_at >= i:
+            break
+        step += 1
+    return step
+
+
 def fixed(h: HyperParameters, i: int, step: int) -> np.float32:
     """base_lr"""
     return h.base_lr

@@ -50,8 +50,8 @@ class Schedule:
         return self.h.lr_policy in lr_policies.POLICIES and self.h.warmup_iter == 0
 
     def catch_up(self, iteration: int) -> None:
-        """Take the step that the iteration calls for, as if every one before had been evaluated."""
-        self.current_step = sum(iteration >= value for value in self.h.stepvalue)
+        """Take the step that evaluating the rate at iterations 0 to ``iteration - 1`` leaves."""
+        self.current_step = lr_policies.step_before(self.h, iteration)
 
 
 def schedule_of(h: HyperParameters) -> Tuple[Any, ...]:

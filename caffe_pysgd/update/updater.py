@@ -147,6 +147,10 @@ class Updater:
         """The step of ``lr_policy`` step and multistep, part of the solver's state."""
         return self.schedule.current_step
 
+    def local_rate(self, number: int) -> np.float32:
+        """Return the rate of a parameter's last update, its lr_mult included."""
+        return self._turns[number].step.rate
+
     def resume(self, iteration: int, current_step: int) -> None:
         """Go on from a solver's state; its history is in ``states``."""
         for schedule in self._schedules:
@@ -192,6 +196,8 @@ class Updater:
     def _update_all(
         self, rates: Dict[Schedule, np.float32], iteration: int, watching: Watching
     ) -> None:
+        for turn in self._turns:
+            turn.step.rate = rates[turn.schedule] * turn.lr_mult
         for parameter in self.parameters:
             watching.tell(parameter, Stage.GRADIENT, parameter.diff)
         self.clipping = gradient.clipping(self.parameters, self.h, self.kernels)
@@ -232,7 +238,7 @@ class Updater:
         leaves = Leaves.ZEROS if self.clears_diffs else leaves
         for fused, turns in self._fused:
             raw = self._clip_values(turns, rates[self.schedule], watching.measuring)
-            local = [rates[turn.schedule] * turn.lr_mult for turn in turns]
+            local = [turn.step.rate for turn in turns]
             fused.run(local, iteration, clip, normalization, leaves, watching.measuring)
             if watching.measuring:
                 for turn, figures, gradient_figures in zip(turns, fused.figures(), raw):
@@ -271,7 +277,7 @@ class Updater:
         measured.take("regularized", parameter.diff)
         step = turn.step
         step.gradient, step.data = parameter.diff, parameter.data
-        step.rate, step.iteration = rates[turn.schedule] * turn.lr_mult, iteration
+        step.iteration = iteration
         value = rule.update(step) if turn.trusted else call(rule, step)
         tell(parameter, Stage.UPDATE, value)
         for slot, array in step.state.items():

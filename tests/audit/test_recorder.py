@@ -419,7 +419,7 @@ def test_skip_leaves_weights_and_history_as_they_are(workdir: Path) -> None:
     solver.step(3)
     assert solver.iter == iteration + 3
     for parameter, data in zip(solver.updater.parameters, before):
-        assert (parameter.data == data).all()
+        assert parameter.data.tobytes() == data.tobytes()
     solver.recorder.close()
     file = workdir / "run/audit.sqlite"
     assert check_ledger(file).iterations == iteration + 3
@@ -484,3 +484,21 @@ def test_a_file_that_is_something_else_is_left_alone(workdir: Path) -> None:
     solver.recorder.close()
     assert (workdir / "run/audit.1.sqlite").read_text() == "my diary"
     assert check_ledger(workdir / "run").whole
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_recorded_rate_of_a_group_is_the_one_that_was_used(
+    workdir: Path, cli: Callable, host: str, every: int
+) -> None:
+    source = write_recorded(workdir, audit=f"{{every: {every}}}", base_lr=0.1, max_iter=9)
+    own = "{match: 'out/*', lr_policy: multistep, gamma: 0.5, stepvalue: [2, 3]}"
+    source.write_text(source.read_text() + f"update: {{params: [{own}]}}\n")
+    recorded = rows(
+        record(cli, source, host),
+        "SELECT iteration, local_rate / lr_mult FROM updates JOIN parameters "
+        "ON updates.parameter = parameters.parameter WHERE name = 'out/0' ORDER BY iteration",
+    )
+    passed = [0, 0, 1, 2, 2, 2, 2, 2, 2]
+    expected = [(i, float(np.float32(float(np.float32(0.1)) * 0.5 ** passed[i]))) for i in range(9)]
+    assert recorded == expected[::every]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Set, Tuple
 
 import caffe
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nets import write_solver
 
 from caffe_pysgd.errors import UserError
@@ -15,6 +18,7 @@ from caffe_pysgd.prototxt.solver import hyperparameters, read_solver
 from caffe_pysgd.update import HyperParameters, lr_policies
 from caffe_pysgd.update.kernels import NumpyKernels
 from caffe_pysgd.update.rules.native import SGD
+from caffe_pysgd.update.schedule import Schedule
 from caffe_pysgd.update.updater import Updater
 
 POLICIES: Dict[str, Dict[str, Any]] = {
@@ -70,10 +74,68 @@ def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
         ({"lr_policy": "sigmoid", "gamma": 0.1}, "stepsize: found 0, lr_policy 'sigmoid' needs"),
         ({"lr_policy": "exp", "gamma": -0.5}, "gamma: found -0.5, lr_policy 'exp' needs"),
         ({"lr_policy": "inv", "gamma": -1}, "gamma: found -1.0, lr_policy 'inv' needs"),
-        ({"lr_policy": "exp", "gamma": float("nan")}, "gamma: found nan"),
     ],
 )
 def test_what_caffe_aborts_on_is_refused(fields: Dict[str, Any], message: str) -> None:
     h = HyperParameters(base_lr=0.1, **fields)
     with pytest.raises(UserError, match=message):
         Updater([], h, SGD(), NumpyKernels())
+
+
+schedules = st.builds(
+    HyperParameters,
+    base_lr=st.just(1),
+    gamma=st.just(0.5),
+    max_iter=st.just(30),
+    lr_policy=st.sampled_from(["step", "multistep", "exp", "inv", "poly", "sigmoid"]),
+    stepsize=st.integers(1, 9),
+    stepvalue=st.lists(st.integers(0, 25), max_size=6),
+)
+
+
+@given(h=schedules, start=st.integers(0, 30))
+def test_catching_up_is_evaluating_every_iteration_before(h: HyperParameters, start: int) -> None:
+    evaluated, caught_up = Schedule(h), Schedule(h)
+    for iteration in range(start):
+        evaluated.rate(iteration)
+    caught_up.catch_up(start)
+    for iteration in range(start, 31):
+        assert caught_up.current_step == evaluated.current_step
+        assert caught_up.rate(iteration).tobytes() == evaluated.rate(iteration).tobytes()
+
+
+@given(h=schedules, at=st.sets(st.integers(0, 30)))
+def test_rates_at_any_iterations_are_those_of_the_whole_run(
+    h: HyperParameters, at: Set[int]
+) -> None:
+    whole, some = Schedule(h), Schedule(h)
+    rates = [whole.rate(iteration) for iteration in range(31)]
+    for iteration in sorted(at):
+        some.catch_up(iteration)
+        assert some.rate(iteration).tobytes() == rates[iteration].tobytes()
+
+
+@pytest.mark.parametrize("stepvalue", [(3, 5), (5, 5), (7, 3), (2, 3, 3), (0, 0)])
+def test_catching_up_has_the_rates_of_the_native_solver(
+    workdir: Path, stepvalue: Tuple[int, ...]
+) -> None:
+    settings = {"lr_policy": "multistep", "gamma": 0.1, "stepvalue": list(stepvalue)}
+    path = write_solver(workdir, TINY, **settings)
+    h = hyperparameters(read_solver(path), {})
+    for iteration in range(10):
+        native = caffe.SGDSolver(str(path))
+        for _ in range(iteration):
+            native.apply_update()
+        schedule = Schedule(h)
+        schedule.catch_up(iteration)
+        assert schedule.rate(iteration).tobytes() == np.float32(native.lr).tobytes(), iteration
+
+
+REAL = [f.name for f in dataclasses.fields(HyperParameters) if isinstance(f.default, np.float32)]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_no_number_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: found {value}, allowed is a finite number$"):
+        HyperParameters(**{"base_lr": 0.1, name: float(value)})
