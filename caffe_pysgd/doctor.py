@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
@@ -87,12 +87,29 @@ def _kernels() -> Iterator[Finding]:
             rounding = "once (fused multiply-add)" if fused.rounds_once else "twice"
             yield Finding("kernels", "fused and native (the native solver's bits), numpy")
             yield Finding("axpy rounds", rounding)
+            yield from _passes(fused)
         except UserError as error:
             yield Finding("kernels", "native (the native solver's bits), numpy")
             yield Finding("no fused kernels", str(error))
     except MissingSymbols as missing:
         yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
     yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")
+
+
+def _passes(kernels: Any) -> Iterator[Finding]:
+    """Compile every native rule's pass, run it, and compare it with Caffe's operations."""
+    import numpy as np
+
+    from caffe_pysgd.update import NATIVE_RULES, HyperParameters, Parameter, Updater
+
+    h = HyperParameters(base_lr=0.01)
+    for rule in NATIVE_RULES.values():
+        parameter = Parameter("doctor", np.zeros(1, np.float32), np.zeros(1, np.float32))
+        Updater([parameter], h, rule(), kernels).prepare()
+    for name, reason in kernels.unfused.items():
+        yield Finding(f"{name} not fused", f"native instead: {reason}")
+    same = [rule.name for rule in NATIVE_RULES.values() if rule.name not in kernels.unfused]
+    yield Finding("fused passes", f"same bits as native: {', '.join(same) or 'none'}")
 
 
 def _loaded_blas() -> List[str]:

@@ -50,7 +50,7 @@ def build_updater(
         Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
         for p, blob in zip(settings.parameters, blobs)
     ]
-    return Updater(
+    updater = Updater(
         parameters,
         HyperParameters(**settings.hyperparameters),
         make_rule(settings.rule),
@@ -60,6 +60,8 @@ def build_updater(
         treatments=_treatments(settings),
         clears_diffs=clears_diffs,
     )
+    updater.prepare()
+    return updater
 
 
 def _treatments(settings: UpdateSettings) -> List[Treatment]:
@@ -127,9 +129,10 @@ def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:
     rules = list(dict.fromkeys(p.rule for p in settings.parameters))
     kernels, values = updater.kernels, sum(p.count for p in settings.parameters)
     bits = " (the native solver's bits)" if kernels.exact and _caffes_own(rules, updater) else ""
+    unfused = "".join(f" ({rule} not fused: {why})" for rule, why in kernels.unfused.items())
     return (
         f"caffe-pysgd: Python owns the update: rule {', '.join(rules)}, "
-        f"{len(settings.parameters)} parameters, {values} values, kernels {kernels.name}{bits}, "
+        f"{len(settings.parameters)} parameters, {values} values, kernels {kernels.name}{unfused}{bits}, "
         f"state {state}"
     )
 

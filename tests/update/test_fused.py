@@ -21,8 +21,9 @@ from caffe_pysgd.update import (
     Treatment,
     Updater,
     make_kernels,
+    self_check,
 )
-from caffe_pysgd.update.kernels.fused import FusedKernels, probe, update
+from caffe_pysgd.update.kernels.fused import FusedKernels, objects, probe, update
 from caffe_pysgd.update.kernels.native import NativeKernels
 from caffe_pysgd.update.statistics import CHUNK
 
@@ -240,8 +241,42 @@ def test_auto_falls_back_where_no_pass_matches(monkeypatch: Any) -> None:
     assert make_kernels("auto", None).name == "numpy"
 
 
-def test_the_passes_that_round_twice_are_those_of_numpy() -> None:
+def test_a_pass_that_cannot_be_compiled_gives_way_to_native(monkeypatch: Any) -> None:
+    def load(variant: Any) -> Any:
+        raise AssertionError(["NRT_MemInfo_call_dtor"])
+
+    fused, native = updater("fused", "adam"), updater("native", "adam")
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "load", load)
+        fused.prepare()
+    assert "AssertionError: ['NRT_MemInfo_call_dtor']" in fused.kernels.unfused["adam"]
+    for some in (fused, native):
+        fill(some, 0)
+        some.step(0)
+    assert_same(fused, native)
+
+
+def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
+    load = objects.load
+
+    def inexact(variant: Any) -> Any:
+        return load(variant._replace(rounds_once=not variant.rounds_once))
+
+    monkeypatch.setattr(self_check, "_FOUND", {})
+    fused, native = updater("fused", "nesterov"), updater("native", "nesterov")
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "load", inexact)
+        fused.prepare()
+    assert "fails the self-check: " in fused.kernels.unfused["nesterov"]
+    for some in (fused, native):
+        fill(some, 0)
+        some.step(0)
+    assert_same(fused, native)
+
+
+def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> None:
     """No BLAS here rounds twice; NumPy does."""
+    monkeypatch.setattr("caffe_pysgd.update.updater.first_difference", lambda *_: "")
     fused, plain = updater("fused", "sgd"), updater("numpy", "sgd")
     assert isinstance(fused.kernels, FusedKernels)
     fused.kernels.rounds_once = False

@@ -25,6 +25,7 @@ class NumpyKernels:
 
     def __init__(self) -> None:
         self._scratch: Dict[int, np.ndarray] = {}
+        self.unfused: Dict[str, str] = {}  # rules whose fused pass cannot be used here, and why
 
     def scratch(self, like: np.ndarray, number: int = 0) -> np.ndarray:
         """Return an array as long as another, for intermediate results; its content is anything.

@@ -41,11 +41,17 @@ class FusedKernels(NativeKernels):
         self.rounds_once = rounds_once(library_path)
 
     def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Task]) -> Optional[FusedUpdate]:
-        if rule not in SCALARS:
+        if rule not in SCALARS or rule in self.unfused:
             return None
         l1 = tasks[0].h.regularization_type == "L1"
         variant = objects.Variant(rule, len(slots), l1, self.rounds_once, self.exact)
-        return FusedUpdate(objects.load(variant), rule, slots, tasks)
+        try:
+            compiled = objects.load(variant)
+        except Exception as error:  # a mix of compiler versions can raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.unfused[rule] = f"its pass cannot be compiled: {reason[:200]}"
+            return None
+        return FusedUpdate(compiled, rule, slots, tasks)
 
 
 __all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Task"]
