@@ -103,6 +103,7 @@ class Run:
             group.hyperparameters(),
             group.freeze_until or 0,
             0 if kept else group.freeze_from,
+            parameter.statistic,
         )
 
     def _beyond_caffe(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, List, Mapping, Optional
+from typing import AbstractSet, Any, List, Mapping, Optional
 
 import numpy as np
 
@@ -54,7 +54,8 @@ class TakeOver:
         self.parameters_layer: Any = None
         self.blobs: List[Any] = []
         self.updater: Optional[Updater] = None
-        self.figures = UpdateFigures(settings.display)
+        statistics = frozenset(p.name for p in settings.parameters if p.statistic)
+        self.figures = UpdateFigures(settings.display, statistics)
         self.recording = InNetRecording(settings) if settings.audit else None
         self.next_iteration = 0
         # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
@@ -156,13 +157,15 @@ class TakeOver:
 class UpdateFigures(Observer):
     """The size of the update, for the iterations that Caffe displays.
 
+    BatchNorm's running statistics are no weights, often far greater, and left out.
+
     Attributes:
         l2: the L2 norm of the update over all parameters.
         ratio: the same divided by the norm of the new weights.
     """
 
-    def __init__(self, display: int) -> None:
-        self.display = display
+    def __init__(self, display: int, statistics: AbstractSet[str]) -> None:
+        self.display, self._statistics = display, statistics
         self.l2 = self.ratio = 0.0
         self._update_sumsq = self._data_sumsq = 0.0
 
@@ -179,6 +182,8 @@ class UpdateFigures(Observer):
         parameter: Parameter,
         figures: Mapping[str, Statistics],
     ) -> None:
+        if parameter.name in self._statistics:
+            return
         self._update_sumsq += figures["update"].l2 ** 2
         self._data_sumsq += figures["data"].l2 ** 2
 

@@ -28,6 +28,7 @@ class ParameterSettings:
         rule, slots: its update rule, and the names of the rule's state slots.
         hyperparameters: those that differ from the others', by name.
         freeze_until, freeze_from: outside of these iterations it is not updated.
+        statistic: whether it is one of BatchNorm's running statistics, and no weight.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ParameterSettings:
     hyperparameters: Dict[str, Any]
     freeze_until: int
     freeze_from: Optional[int]
+    statistic: bool = False
 
     @property
     def count(self) -> int:

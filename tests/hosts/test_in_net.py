@@ -200,3 +200,18 @@ def test_figures_of_the_update_are_shown_at_displayed_iterations(workdir: Path) 
                 moved / weighed, rel=1e-3
             )
         assert solver.net.blobs["pysgd"].data[0] == 0
+
+
+def test_running_statistics_are_no_weights_in_the_ratio(workdir: Path) -> None:
+    both = Both.write(write_solver(workdir, NETS["normalized"], display=1))
+    solver = caffe.get_solver(str(both.ours))
+
+    def learned() -> np.ndarray:
+        blobs = [solver.net.params[layer] for layer in ("conv", "scale", "frozen", "out")]
+        return np.concatenate([blob.data.ravel() for pair in blobs for blob in pair])
+
+    for _ in range(3):
+        before = learned()
+        solver.step(1)
+        ratio = np.linalg.norm(learned() - before) / np.linalg.norm(learned())
+        assert solver.net.blobs["pysgd_update_ratio"].data[0] == pytest.approx(ratio, rel=1e-3)
