@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.prototxt.reader import NoReader, read_as_caffe
 
 _VERSIONS = "take the versions that scripts/constraints.txt holds together"
 
@@ -74,6 +75,19 @@ def _module() -> Iterator[Finding]:
     yield Finding("pycaffe", f"{caffe.__version__}, {caffe.__file__}")
     pycaffe.require_python_layer(caffe.layer_type_list())
     yield Finding("Python layer", "yes")
+    yield _reader()
+
+
+def _reader() -> Finding:
+    """Read a file with Caffe's own reader."""
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        path = Path(directory, "solver.prototxt")
+        path.write_text("base_lr: - 1")  # Python's reader refuses a sign that stands apart
+        try:
+            read_as_caffe(path, "SolverParameter")
+            return Finding("prototxt reader", "Caffe's own")
+        except NoReader as error:
+            return Finding("prototxt reader", f"Python's; Caffe's cannot be reached: {error}")
 
 
 def _kernels() -> Iterator[Finding]:

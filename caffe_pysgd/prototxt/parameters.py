@@ -9,15 +9,13 @@ abort.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.caffe_process import run_with_caffe
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.prototxt.net import included_layers
 from caffe_pysgd.prototxt.text import to_text
@@ -119,11 +117,6 @@ class _Owner:
                 self.said.add(multiplier)
 
 
-# As in the caffe binary, a Python layer's module is looked for on PYTHONPATH, not in the working
-# directory, and nothing there can stand in the way of an import.
-_CHILD = f"import sys; del sys.path[0]; from {__name__} import _main; _main(*sys.argv[1:])"
-
-
 def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
     """Let a process of its own build the nets; return the train net's layers, blobs and params."""
     stated = type(solver)()
@@ -134,20 +127,16 @@ def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
         prototxt.write_text(to_text(stated), encoding="utf-8")
-        environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
-        program = [sys.executable, "-c", _CHILD, str(prototxt), str(answer)]
-        process = subprocess.run(
-            program, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-        )
-        if process.returncode != 0:
-            log = process.stderr.decode(errors="replace")
-            raise UserError(f"{path}: Caffe cannot build its nets: {pycaffe.last_words(log)}")
+        outcome = run_with_caffe(_build_here, str(prototxt), str(answer))
+        if outcome.status != 0:
+            reason = pycaffe.last_words(outcome.log)
+            raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
         layers: List[Dict[str, Any]] = json.loads(answer.read_text())
         return layers
 
 
-def _main(prototxt: str, answer: str) -> None:
-    """Build the nets and write down what the train net's layers hold (in the child)."""
+def _build_here(prototxt: str, answer: str) -> None:
+    """Build the nets and write down what the train net's layers hold."""
     messages = pycaffe.messages()
     net = pycaffe.compiled().get_solver(prototxt).net
     shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in net.layers]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import re
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
 
 from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.prototxt.reader import NoReader, NotUTF8, Refused, read_as_caffe
 
 Message = TypeVar("Message")
 
-_PLACE = re.compile(r"^(?P<line>\d+):(?P<column>\d+) : ")
-_TWICE = re.compile(r'should not have multiple "(?P<field>\w+)" fields')
-_NO_VALUE = re.compile(r'Enum type "caffe\.(?P<type>[\w.]+)" has no value named (?P<value>\w+)')
 _NO_FIELD = re.compile(r'Message type "caffe\.(?P<type>\w+)" has no field named "(?P<field>\w+)"')
+_TWICE = re.compile(r'Non-repeated field "(?P<field>\w+)" is specified multiple times')
+_NO_VALUE = re.compile(
+    r'Unknown enumeration value of "(?P<value>[-\w]+)" for field "(?P<field>\w+)"'
+)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_text(path: Path, empty: Message) -> Message:
-    """Parse a prototxt file into ``empty``, a new message, and return it.
+    """Read a prototxt file as Caffe reads it into ``empty``, a new message, and return it.
+
+    Where this Caffe's own reader cannot be reached, Python's reads the file.
 
     Raises:
-        UserError: the file is missing, is not text, or does not parse; the line is named, and for
-            an unknown field the nearest known one.
+        UserError: the file is missing, is not text, or Caffe refuses it; line and column are
+            named, and for an unknown field the nearest known one.
     """
     try:
         content = path.read_bytes()
@@ -31,12 +38,45 @@ def read_text(path: Path, empty: Message) -> Message:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if b"\0" in content:
         raise UserError(f"{path}: is not a text file; a .prototxt is wanted here")
+    if content.startswith(_BYTE_ORDER_MARK):
+        raise UserError(
+            f"{path}:1:1: begins with a byte order mark, which Caffe does not take; save the file "
+            "as UTF-8 without one"
+        )
+    descriptor = empty.DESCRIPTOR  # type: ignore[attr-defined]
+    try:
+        empty.ParseFromString(read_as_caffe(path, descriptor.name))  # type: ignore[attr-defined]
+        return empty
+    except Refused as refused:
+        where, what = str(path), _explain(refused.what, descriptor)
+        if refused.line is not None:
+            where += f":{refused.line}:{refused.column}"
+            what = _quote(what, content, refused.line)
+        raise UserError(f"{where}: {what}") from refused
+    except NotUTF8 as error:
+        raise UserError(f"{path}: a string in it is not UTF-8; save the file as UTF-8") from error
+    except NoReader as error:
+        _say_once(
+            f"Caffe's own reader of prototxt files cannot be reached ({error}); Python's reads "
+            "them, which takes and refuses other escapes and signs"
+        )
+        return _read_in_python(path, content, empty)
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(f"caffe-pysgd: {line}", file=sys.stderr)
+
+
+def _read_in_python(path: Path, content: bytes, empty: Message) -> Message:
     try:
         # Caffe does not mind in which encoding a comment is.
         text = content.decode("utf-8", "surrogateescape")
         return text_format.Parse(text, empty)  # type: ignore[no-any-return]
     except text_format.ParseError as error:
-        raise UserError(_explain(path, str(error), empty)) from error
+        place, _, what = " ".join(str(error).splitlines()).partition(" : ")
+        reason = _explain(what.rstrip("."), empty.DESCRIPTOR)  # type: ignore[attr-defined]
+        raise UserError(f"{path}:{place}: {reason}") from error
 
 
 def to_text(message: Any) -> str:
@@ -45,21 +85,26 @@ def to_text(message: Any) -> str:
     return text
 
 
-def _explain(path: Path, error: str, message: Any) -> str:
-    place = _PLACE.match(error)
-    where = f"{path}:{place['line']}" if place else str(path)
-    what = _PLACE.sub("", error).splitlines()[0].rstrip(".")
-    if re.search("[\udc80-\udcff]", what):
-        return f"{where}: is not UTF-8 text"
+def _explain(what: str, descriptor: Any) -> str:
     unknown, twice, enum = (pattern.search(what) for pattern in (_NO_FIELD, _TWICE, _NO_VALUE))
     if unknown:
-        return f"{where}: {_explain_field(message.DESCRIPTOR, unknown['type'], unknown['field'])}"
+        return _explain_field(descriptor, unknown["type"], unknown["field"])
     if twice:
-        return f"{where}: '{twice['field']}' is given twice"
+        return f"'{twice['field']}' is given twice"
     if enum:
-        allowed = _enum_values(message.DESCRIPTOR, enum["type"])
-        return f"{where}: '{enum['value']}' is not allowed here; allowed are {', '.join(allowed)}"
-    return f"{where}: {what}"
+        allowed = ", ".join(_enum_values(descriptor, enum["field"]))
+        return f"{enum['field']}: '{enum['value']}' is not allowed here; allowed are {allowed}"
+    return what.rstrip(".")
+
+
+def _quote(what: str, content: bytes, number: int) -> str:
+    """Add the line that is meant, where the reason does not name a field."""
+    if "'" in what:
+        return what
+    if what.endswith("got:"):
+        return f"{what} the end of the file"
+    line = content.split(b"\n")[number - 1].decode(errors="replace").strip()
+    return f"{what}, in: {line}"
 
 
 def _explain_field(descriptor: Any, type_name: str, field: str) -> str:
@@ -74,7 +119,9 @@ def _explain_field(descriptor: Any, type_name: str, field: str) -> str:
     return f"{type_name} has no field '{field}'{hint}"
 
 
-def _enum_values(descriptor: Any, type_name: str) -> list[str]:
-    *outer, name = type_name.split(".")
-    place = descriptor.file.message_types_by_name[outer[0]] if outer else descriptor.file
-    return [value.name for value in place.enum_types_by_name[name].values]
+def _enum_values(descriptor: Any, name: str) -> list[str]:
+    """Return what the fields of that name can be, in whatever message they are."""
+    types = descriptor.file.message_types_by_name.values()
+    fields = [kind.fields_by_name[name] for kind in types if name in kind.fields_by_name]
+    values = [value.name for field in fields if field.enum_type for value in field.enum_type.values]
+    return list(dict.fromkeys(values))

@@ -30,36 +30,39 @@ def refusal(read: Callable[[Path], Any], path: Path) -> str:
     [
         (
             "net: 'a'\nbase_ir: 1",
-            ":2: SolverParameter has no field 'base_ir'; did you mean 'base_lr'?",
+            ":2:8: SolverParameter has no field 'base_ir'; did you mean 'base_lr'?",
         ),
         (
             "net: 'a'\nzzzzzz: 1",
-            ":2: SolverParameter has no field 'zzzzzz'; see caffe.proto for its fields",
+            ":2:7: SolverParameter has no field 'zzzzzz'; see caffe.proto for its fields",
         ),
         (
             "net: 'a'\ntrain_state {\n  levl: 1\n}",
-            ":3: NetState has no field 'levl'; did you mean 'level'?",
+            ":3:7: NetState has no field 'levl'; did you mean 'level'?",
         ),
         (
             "net_param {\n  layer {\n\n    nme: 'x' } }",
-            ":4: LayerParameter has no field 'nme'; did you mean 'name'?",
+            ":4:8: LayerParameter has no field 'nme'; did you mean 'name'?",
         ),
         (
             "layer { name: 'x' }",
-            ":1: 'layer' belongs into a net file; a solver file is wanted here",
+            ":1:7: 'layer' belongs into a net file; a solver file is wanted here",
         ),
-        ("net: 'a'\nbase_lr: x", ":2: 'base_lr: x': Couldn't parse float: x"),
-        ("net: 'a'\nmax_iter: 1.5", ":2: 'max_iter: 1.5': Couldn't parse integer: 1.5"),
+        ("net: 'a'\nbase_lr: x", ":2:10: Expected double, got: x, in: base_lr: x"),
+        ("net: 'a'\nmax_iter: 1.5", ":2:11: Expected integer, got: 1.5, in: max_iter: 1.5"),
         (
             "net: 'a'\nmax_iter: 99999999999",
-            ":2: 'max_iter: 99999999999': Value out of range: 99999999999",
+            ":2:11: Integer out of range (99999999999), in: max_iter: 99999999999",
         ),
-        ("net: 'a'\nsolver_mode: TPU", ":2: 'TPU' is not allowed here; allowed are CPU, GPU"),
-        ("net: 'a'\nbase_lr: 1\nbase_lr: 2", ":3: 'base_lr' is given twice"),
-        ("net: a", ":1: 'net: a': Expected string but found: 'a'"),
-        ("net: 'a", """:1: 'net: 'a': String missing ending quote: "'a\""""),
-        ("net: 'a'\n}", ":2: '}': Expected identifier or number, got }"),
-        ("net: 'a'\ntrain_state {\n", ':2: Expected "}"'),
+        (
+            "net: 'a'\nsolver_mode: TPU",
+            ":2:17: solver_mode: 'TPU' is not allowed here; allowed are CPU, GPU",
+        ),
+        ("net: 'a'\nbase_lr: 1\nbase_lr: 2", ":3:8: 'base_lr' is given twice"),
+        ("net: a", ":1:6: Expected string, got: a, in: net: a"),
+        ("net: 'a", ":1:8: Unexpected end of string, in: net: 'a"),
+        ("net: 'a'\n}", ":2:1: Expected identifier, got: }, in: }"),
+        ("net: 'a'\ntrain_state {\n", ":3:1: Expected identifier, got: the end of the file"),
         ("\x00\x01\x02", ": is not a text file; a .prototxt is wanted here"),
     ],
 )
@@ -76,17 +79,17 @@ def test_a_solver_file_that_does_not_read_is_refused_naming_line_and_field(
     [
         (
             "name: 'n'\nlayer {\n  typ: 'Data'\n}",
-            ":3: LayerParameter has no field 'typ'; did you mean 'type'?",
+            ":3:6: LayerParameter has no field 'typ'; did you mean 'type'?",
         ),
         (
             "layer {\n include { phase: TRIAN } }",
-            ":2: 'TRIAN' is not allowed here; allowed are TRAIN, TEST",
+            ":2:25: phase: 'TRIAN' is not allowed here; allowed are TRAIN, TEST",
         ),
         (
             "layer {\n pooling_param {\n pool: MIN } }",
-            ":3: 'MIN' is not allowed here; allowed are MAX, AVE, STOCHASTIC",
+            ":3:12: pool: 'MIN' is not allowed here; allowed are MAX, AVE, STOCHASTIC",
         ),
-        ("base_lr: 1", ":1: 'base_lr' belongs into a solver file; a net file is wanted here"),
+        ("base_lr: 1", ":1:8: 'base_lr' belongs into a solver file; a net file is wanted here"),
     ],
 )
 def test_a_net_file_that_does_not_read_is_refused_naming_line_and_field(
@@ -99,10 +102,13 @@ def test_a_net_file_that_does_not_read_is_refused_naming_line_and_field(
 
 def test_bytes_that_are_no_utf8_are_refused_where_they_mean_something(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
-    path.write_bytes(b"base_lr: 1\nnet: 'caf\xe9'")
-    assert refusal(read_solver, path) == ":2: is not UTF-8 text"
+    for string in (b"'caf\xe9'", b"'caf\\351'"):
+        path.write_bytes(b"base_lr: 1\nnet: " + string)
+        assert refusal(read_solver, path) == (
+            ": a string in it is not UTF-8; save the file as UTF-8"
+        )
     path.write_bytes(b"\xff\xfe\x80\x90")
-    assert refusal(read_solver, path) == ":1: is not UTF-8 text"
+    assert ":1:1: Interpreting non ascii codepoint 255" in refusal(read_solver, path)
 
 
 def test_a_comment_may_be_in_any_encoding_as_with_caffe(tmp_path: Path) -> None:
