@@ -39,7 +39,7 @@ class Comparison:
 
 
 def compare(name: str, expected: np.ndarray, found: np.ndarray) -> Comparison:
-    """Compare two float32 arrays of the same length bit by bit.
+    """Compare two float32 arrays of the same length bit by bit; see ``other_bits`` for NaN.
 
     Raises:
         ValueError: they differ in length or are not float32.
@@ -49,7 +49,7 @@ def compare(name: str, expected: np.ndarray, found: np.ndarray) -> Comparison:
             f"{name}: {expected.size} {expected.dtype} against {found.size} {found.dtype}"
         )
     expected, found = np.ravel(expected), np.ravel(found)
-    differing = np.flatnonzero(expected.view(np.uint32) != found.view(np.uint32))
+    differing = np.flatnonzero(other_bits(expected, found))
     if not differing.size:
         return Comparison(name, expected.size, 0, 0)
     first = int(differing[0])
@@ -63,6 +63,16 @@ def compare(name: str, expected: np.ndarray, found: np.ndarray) -> Comparison:
         float(expected[first]).hex(),
         float(found[first]).hex(),
     )
+
+
+def other_bits(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return where two flat float32 arrays differ in a bit; every NaN counts as the same.
+
+    Of two NaNs, a processor hands on the one that is the first operand, and compilers choose the
+    order: the bits of a NaN mean nothing.
+    """
+    nans: np.ndarray = np.isnan(expected) & np.isnan(found)
+    return (expected.view(np.uint32) != found.view(np.uint32)) & ~nans
 
 
 def _ordinal(values: np.ndarray) -> np.ndarray:

@@ -132,8 +132,8 @@ def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:
     unfused = "".join(f" ({rule} not fused: {why})" for rule, why in kernels.unfused.items())
     return (
         f"caffe-pysgd: Python owns the update: rule {', '.join(rules)}, "
-        f"{len(settings.parameters)} parameters, {values} values, kernels {kernels.name}{unfused}{bits}, "
-        f"state {state}"
+        f"{len(settings.parameters)} parameters, {values} values, "
+        f"kernels {kernels.name}{unfused}{bits}, state {state}"
     )
 
 

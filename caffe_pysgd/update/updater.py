@@ -332,8 +332,8 @@ def _fuse(
         ]
         update = kernels.fuse(rule.name, rule.slots, tasks)
         if update and isinstance(kernels, FusedKernels) and kernels.exact:
-            kind = alike[0].treatment.h.regularization_type
-            found = first_difference(kernels, type(rule), kind)
+            decay = alike[0].treatment.h.regularization_type
+            found = first_difference(kernels, type(rule), decay)
             if found:
                 kernels.unfused[rule.name] = f"its pass fails the self-check: {found}"
                 update = None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, Dict, List, Mapping
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
+import caffe
 import numpy as np
 import pytest
+from nets import write_solver
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.compare import compare
+from caffe_pysgd.snapshots import SolverState, read_solver_state, write_solver_state
 from caffe_pysgd.update import (
     NATIVE_RULES,
     HyperParameters,
@@ -56,14 +60,6 @@ class Figures(Observer):
         assert figures["gradient"].l2 > 0
 
 
-def one_nan(values: np.ndarray) -> np.ndarray:
-    """Return the values with the same bits in every NaN: those are not promised.
-
-    A processor hands on one of two NaNs by the order of the operands, which compilers choose.
-    """
-    return np.where(np.isnan(values), F(np.nan), values)
-
-
 def combinations(values: List[np.float32], arrays: int) -> np.ndarray:
     """Return every combination of the values: an array of shape (arrays, values ** arrays)."""
     grid = np.meshgrid(*[np.array(values, F)] * arrays, indexing="ij")
@@ -97,25 +93,78 @@ def updated(
     return {"data": data, **left, **state}
 
 
-@pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("rule", RULES)
-def test_fused_kernels_have_the_bits_of_the_native_ones(rule: str, decay: str) -> None:
+def tables(rule: str, decay: str) -> Iterator[Tuple[Dict[str, Any], np.ndarray]]:
+    """Yield settings, and the combinations of values that go with them."""
     weight_decay, regularization = DECAYS[decay]
     arrays = 2 + len(RULES[rule].slots)
-    tables = {-1: combinations(ALL, arrays), 3: combinations(SMALL, arrays)}
-    for (clip, table), iter_size in product(tables.items(), (1, 3)):
+    for (clip, values), iter_size in product(((-1, ALL), (3, SMALL)), (1, 3)):
         settings = dict(
             weight_decay=weight_decay,
             regularization_type=regularization,
             clip_gradients=clip,
             iter_size=iter_size,
         )
+        yield settings, combinations(values, arrays)
+
+
+def same_values(
+    what: str,
+    table: np.ndarray,
+    expected: Mapping[str, np.ndarray],
+    found: Mapping[str, np.ndarray],
+) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        result = compare(f"{name}, {what}", expected[name], values)
+        assert not result.differ, (str(result), table[:, result.first])
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("rule", RULES)
+def test_fused_kernels_have_the_bits_of_the_native_ones(rule: str, decay: str) -> None:
+    for settings, table in tables(rule, decay):
         for leaves, more in LEAVES.items():
             expected = updated("native", rule, table, settings, **more)
             for observers in ((), (Figures(),)):
                 found = updated("fused", rule, table, settings, observers, **more)
-                assert found.keys() == expected.keys()
-                for name, values in found.items():
-                    what = f"{name}, {settings}, diffs: {leaves}, {observers}"
-                    result = compare(what, one_nan(expected[name]), one_nan(values))
-                    assert not result.differ, (str(result), table[:, result.first])
+                what = f"{settings}, diffs: {leaves}, {observers}"
+                same_values(what, table, expected, found)
+
+
+TYPES = {rule.name: solver_type for solver_type, rule in NATIVE_RULES.items()}
+
+
+def updated_by_stock(
+    workdir: Path, rule: str, table: np.ndarray, settings: Dict[str, Any]
+) -> Dict[str, np.ndarray]:
+    """Return what stock Caffe's ``ApplyUpdate`` makes of a table, history included."""
+    count = table.shape[1]
+    net = f"""
+layer {{
+  name: "ip" type: "Parameter" top: "ip" parameter_param {{ shape {{ dim: {count} }} }}
+}}
+layer {{ name: "silence" type: "Silence" bottom: "ip" }}"""
+    fields = {"type": TYPES[rule], "momentum": MOMENTUM.get(rule, 0), **settings}
+    solver = caffe.get_solver(str(write_solver(workdir, net, **fields)))
+    blob = solver.net.params["ip"][0]
+    data, diff, *history = table
+    blob.data[...] = data
+    before, after = workdir / "before.solverstate", workdir / "solver_iter_1.solverstate"
+    model = workdir / "before.caffemodel"
+    solver.net.save(str(model))
+    write_solver_state(before, SolverState(0, 0, model, list(history)), [(count,)] * len(history))
+    solver.restore(str(before))
+    blob.diff[...] = diff
+    solver.apply_update()
+    solver.snapshot()
+    left = read_solver_state(after).history
+    return {"data": blob.data, "diff": blob.diff, **dict(zip(RULES[rule].slots, left))}
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("rule", RULES)
+def test_native_kernels_have_the_bits_of_stock_caffe(workdir: Path, rule: str, decay: str) -> None:
+    for settings, table in tables(rule, decay):
+        found = updated("native", rule, table, settings)
+        expected = updated_by_stock(workdir, rule, table, settings)
+        same_values(str(settings), table, expected, found)
