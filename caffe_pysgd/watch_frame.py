@@ -109,7 +109,7 @@ def _table(reading: Reading, rows: int) -> RenderableType:
     for one in shown:
         lost = sum(figures["nonfinite"] for figures in one.figures.values())
         table.add_row(
-            one.parameter.name,
+            one.parameter.name + (" (statistic)" if one.parameter.statistic else ""),
             number(one.ratio, 4),
             Text(bar(one.ratio), style="cyan"),
             *(_norm(one, quantity) for quantity in ("gradient", "update", "data")),

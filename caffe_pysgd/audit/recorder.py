@@ -53,6 +53,7 @@ class Recorder(Observer):
         self._resumed = False
         self._host, self._log, self._stated = host, log, stated
         self._parameters = settings.parameters
+        self._statistics = [p.name for p in settings.parameters if p.statistic]
         self._numbers = {p.name: number for number, p in enumerate(settings.parameters)}
         self._writer: Optional[Writer] = None
         self._recording = False
@@ -239,7 +240,8 @@ class Recorder(Observer):
         gradient, update, data = figures["gradient"], figures["update"], figures["data"]
         self._sumsq += gradient.l2 * gradient.l2
         local_rate = float(self.updater.local_rate(number))
-        ratio = update.l2 / data.l2 if data.l2 else None
+        weights = data.l2 and parameter.name not in self._statistics
+        ratio = update.l2 / data.l2 if weights else None
         self._updates.append((iteration, number, local_rate, ratio))
         if gradient.nonfinite and self.settings.on_nonfinite:
             count = parameter.diff.size
@@ -281,6 +283,7 @@ class Recorder(Observer):
             "state": state,
             "kernels": self.updater.kernels.name,
             "audit": asdict(self.settings),
+            "statistics": self._statistics,
             "initial_weights": {"sha256": weights_root(leaves), "parameters": dict(leaves)},
             **manifest.surroundings(),
         }

@@ -17,8 +17,9 @@ Progress = Callable[[int, int], None]
 """Hears how many iterations of how many are done."""
 
 # Times are never the same; the smoothed loss is made of the losses, and begins anew at each call of
-# ``step``.
-_NOT_COMPARED = ("pass_seconds", "update_seconds", "smoothed_loss")
+# ``step``; the ratio is made of two norms that are compared, and older audits have one of 0 for
+# BatchNorm's statistics.
+_NOT_COMPARED = ("pass_seconds", "update_seconds", "smoothed_loss", "ratio")
 
 # What says most about where a difference comes from, first.
 _QUANTITIES = ("gradient", "clipped", "normalized", "regularized", "update", "data")

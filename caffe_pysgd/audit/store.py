@@ -35,6 +35,7 @@ class RecordedParameter:
     lr_mult: float
     decay_mult: float
     rule: str
+    statistic: bool = False  # one of BatchNorm's, and no weight
 
 
 class Session(NamedTuple):
@@ -151,8 +152,9 @@ class Store:
         """Return the learnable parameters in Caffe's order; the last session's unless told."""
         columns = [name for name in COLUMNS["parameters"] if name != "session"]
         sql = f"SELECT {', '.join(columns)} FROM parameters WHERE session = ? ORDER BY parameter"
+        statistics = self.manifest(session).get("statistics", ())
         return [
-            RecordedParameter(index, name, tuple(json.loads(shape)), *others)
+            RecordedParameter(index, name, tuple(json.loads(shape)), *others, name in statistics)
             for index, name, shape, *others in self.query(sql, [self._session(session)])
         ]
 

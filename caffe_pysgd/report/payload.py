@@ -47,6 +47,7 @@ def _parameter(record: ParameterRecord) -> Dict[str, Any]:
         "lr_mult": parameter.lr_mult,
         "decay_mult": parameter.decay_mult,
         "rule": parameter.rule,
+        "statistic": parameter.statistic,
         "updates": {name: _series(series) for name, series in record.updates.items()},
         "figures": {
             quantity: {figure: _series(series) for figure, series in figures.items()}

@@ -14,7 +14,7 @@ import caffe
 import numpy as np
 import pytest
 from failing import failure
-from nets import SHARED, SMALL, write_solver
+from nets import NORMALIZED, SHARED, SMALL, write_solver
 from recording import HOSTS, TESTED, dump, record, rows, write_recorded
 from running import caffe_train, losses
 
@@ -198,6 +198,21 @@ def test_a_parameter_with_a_policy_of_its_own_has_its_own_rate(workdir: Path) ->
         assert list(store.updates(numbers["out/0"], "local_rate")[1]) == list(rates.astype(float))
         conv = float(np.float32(0.01) * np.float32(2))
         assert list(store.updates(numbers["conv/1"], "local_rate")[1]) == [conv] * 6
+
+
+def test_running_statistics_are_marked_and_have_no_ratio(cli: Callable, workdir: Path) -> None:
+    source = write_recorded(workdir, net=NORMALIZED, max_iter=3)
+    record(cli, source, "solver")
+    with Store(workdir / "run") as store:
+        parameters = store.parameters()
+        statistics = [p.name for p in parameters if p.statistic]
+        assert statistics == [p.name for p in parameters if "norm/" in p.name] != []
+        for parameter in parameters:
+            _, ratios = store.updates(parameter.parameter, "ratio")
+            assert np.isnan(ratios).all() if parameter.statistic else len(ratios) == 3
+            assert np.isfinite(ratios).all() or parameter.lr_mult == 0
+    shown = cli("watch", "run", "--once").stdout
+    assert "norm/0 (statistic)" in shown and "conv/0 (" not in shown
 
 
 def test_the_manifest_says_what_ran_and_on_what(cli: Callable, workdir: Path) -> None:

@@ -4,7 +4,7 @@
 const heat = {
   // The scale is common to all runs; a few outlying values do not take the colours from the rest.
   limits() {
-    const all = store.runs.flatMap((run) => run.parameters)
+    const all = store.runs.flatMap((run) => run.parameters).filter((p) => !p.statistic)
       .flatMap((p) => (p.updates.ratio ? p.updates.ratio.high || p.updates.ratio.last : []))
       .filter((v) => v !== null && v > 0).sort((a, b) => a - b);
     if (!all.length) return [1e-6, 1];
@@ -30,7 +30,7 @@ heat.range = heat.limits();
 class HeatMap {
   constructor(host, run, choose) {
     Object.assign(this, { run, choose, row: 0, x: null });
-    this.parameters = run.parameters.filter((p) => p.updates.ratio);
+    this.parameters = run.parameters.filter((p) => p.updates.ratio && !p.statistic);
     const many = store.runs.length > 1;
     this.box = element("div", { class: "chart wide" });
     this.readout = element("div", { class: "readout" });

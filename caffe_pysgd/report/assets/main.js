@@ -64,6 +64,13 @@ const quantities = [...new Set(store.runs.flatMap((run) => run.parameters.flatMa
 const FIGURE_NAMES = { l2: "L2 norm", mean: "mean", min: "minimum", max: "maximum", zeros: "zeros", nonfinite: "non-finite" };
 const UPDATE_NAMES = { ratio: "|update| / |data|", local_rate: "local rate" };
 
+function parameterNamed(name) {
+  return store.runs.map((run) => run.parameters.find((p) => p.name === name)).find(Boolean);
+}
+
+// BatchNorm's running statistics are no weights.
+function titleOf(name) { return parameterNamed(name).statistic ? `${name} (statistic)` : name; }
+
 // A parameter's lines, one per run that has it.
 function linesOf(name, pick, more) {
   return shownRuns().flatMap((run) => {
@@ -97,7 +104,7 @@ const multiples = {
     const pick = (p) => (quantity in UPDATE_NAMES ? p.updates[quantity] : (p.figures[quantity] || {})[figure]);
     this.charts = names.flatMap((name) => {
       const chart = panel(host, {
-        title: name, lines: linesOf(name, pick), height: 110, onTitle: () => choose(name, true),
+        title: titleOf(name), lines: linesOf(name, pick), height: 110, onTitle: () => choose(name, true),
         log: quantity in UPDATE_NAMES,
       });
       if (chart) chart.box.dataset.parameter = name;
@@ -114,10 +121,11 @@ const detail = {
     this.charts = [];
     const host = byId("detail"), name = byId("chosen").value;
     host.replaceChildren();
-    const known = store.runs.map((run) => run.parameters.find((p) => p.name === name)).find(Boolean);
+    const known = parameterNamed(name);
     byId("about").textContent = [
       `${known.shape.join(" × ") || "scalar"}`, `${known.count.toLocaleString("en")} values`,
-      `lr_mult ${number(known.lr_mult)}`, `decay_mult ${number(known.decay_mult)}`, `rule ${known.rule}`,
+      `lr_mult ${number(known.lr_mult)}`, `decay_mult ${number(known.decay_mult)}`,
+      known.statistic ? "a running statistic of BatchNorm, no weight" : `rule ${known.rule}`,
     ].join(" · ");
     const add = (options) => {
       const chart = panel(host, { height: 130, ...options });
@@ -206,7 +214,7 @@ function start() {
     }
   }
   if (byId("parameters")) {
-    for (const name of names) byId("chosen").append(element("option", { value: name }, name));
+    for (const name of names) byId("chosen").append(element("option", { value: name }, titleOf(name)));
     for (const name of [...quantities, ...Object.keys(UPDATE_NAMES)]) {
       byId("quantity").append(element("option", { value: name }, UPDATE_NAMES[name] || name));
     }
