@@ -154,8 +154,12 @@ class Store:
         sql = f"SELECT {', '.join(columns)} FROM parameters WHERE session = ? ORDER BY parameter"
         statistics = self.manifest(session).get("statistics", ())
         return [
-            RecordedParameter(index, name, tuple(json.loads(shape)), *others, name in statistics)
-            for index, name, shape, *others in self.query(sql, [self._session(session)])
+            RecordedParameter(
+                index, name, tuple(json.loads(shape)), count, lr, decay, rule, name in statistics
+            )
+            for index, name, shape, count, lr, decay, rule in self.query(
+                sql, [self._session(session)]
+            )
         ]
 
     def _session(self, session: Optional[int]) -> int:

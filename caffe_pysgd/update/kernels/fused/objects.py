@@ -26,8 +26,8 @@ _HERE = Path(__file__).parent
 # find, and leaves the whole code unrelocated: each is looked up here and told to it.
 _OF_LIBC = ("memset", "memcpy", "sqrtf")
 
-# What numba would call to free an array that it made. A pass makes none, but from 0.57 on numba does
-# not see that, and its runtime is not there when a kept pass is loaded.
+# What numba would call to free an array that it made. A pass makes none, but from 0.57 on numba
+# does not see that, and its runtime is not there when a kept pass is loaded.
 _FREES_AN_ARRAY = re.compile(r"declare (void @NRT_MemInfo_call_dtor\([^)]*\)).*")
 
 _ALIVE: List[Any] = []
