@@ -6,57 +6,62 @@ once over combinations of special values beside the operations that it stands fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
-from typing import Dict, List, Tuple, Type
+from typing import Dict, List, Tuple
 
 import numpy as np
 
 from caffe_pysgd.compare import other_bits
 from caffe_pysgd.update import gradient
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, Kernels, Leaves, Task
+from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves, Task
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 
 F = np.float32
 
 # Both zeros, a denormal, what is no number, where a square overflows and underflows, the smallest
-# normal, and the neighbour of 1. Of four arrays the first few are combined: it shall not be felt.
-_VALUES = np.array([0, -0.0, 2.0**-149, -0.75, 1, -(2.0**64), np.inf, np.nan], F)
+# normal, and the neighbour of 1. The more arrays, the fewer are combined: it shall not be felt.
+_VALUES = np.array([-0.0, 0, -0.75, np.inf, np.nan, 2.0**-149, 1, -(2.0**64)], F)
 _VALUES = np.append(_VALUES, np.array([2.0**-75, -(2.0**-126), 1 + 2.0**-23], F))
-_FEW = 8
-_RATE, _ITERATION, _NORMALIZATION = F(0.01), 0, F(1) / F(3)
+_COMBINATIONS = 5000
+_RATE, _DECAY, _ITERATION, _NORMALIZATION = F(0.01), F(0.0005), 0, F(1) / F(3)
 
 
-_FOUND: Dict[Tuple[bool, type, str], str] = {}
+_FOUND: Dict[Tuple[object, ...], str] = {}
 
 
-def first_difference(kernels: FusedKernels, rule: Type[UpdateRule], decay: str) -> str:
+def first_difference(
+    kernels: FusedKernels, name: str, rule: UpdateRule, h: HyperParameters, decay: str
+) -> str:
     """Return the first case in which the fused update and the single operations differ, or "".
 
     Args:
         kernels: those that fuse, and that have Caffe's own operations.
-        rule: the rule's class.
+        name, rule: the rule.
+        h: the hyper-parameters with which it is used.
         decay: ``L2`` or ``L1``.
     """
-    key = kernels.rounds_once, rule, decay
+    h = replace(h, iter_size=3, weight_decay=h.weight_decay or _DECAY, regularization_type=decay)
+    key = kernels.rounds_once, kernels.exact, type(rule), h
     if key not in _FOUND:
-        _FOUND[key] = _compare(kernels, rule(), decay)
+        _FOUND[key] = _compare(kernels, name, rule, h)
     return _FOUND[key]
 
 
-def _compare(kernels: FusedKernels, made: UpdateRule, decay: str) -> str:
-    h = HyperParameters(
-        base_lr=_RATE, momentum=0.9, weight_decay=0.0005, regularization_type=decay, iter_size=3
-    )
+def _compare(kernels: FusedKernels, name: str, made: UpdateRule, h: HyperParameters) -> str:
     names = ("data", "diff", *made.slots)
-    values = _VALUES if len(names) < 4 else _VALUES[:_FEW]
+    values = _VALUES[: max(2, int(_COMBINATIONS ** (1 / len(names))))]
     table = np.array(list(product(values, repeat=len(names))), F).T
     expected = _one_after_the_other(kernels, made, h, dict(zip(names, table.copy())))
     for leaves in Leaves:
         for measure in (False, True):
             found = dict(zip(names, table.copy()))
-            _fused(kernels, made, h, found, leaves, measure)
+            fused = _fuse(kernels, name, made, h, found)
+            if fused.takes_powers and not kernels.exact:
+                return ""
+            fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
             left = dict(expected)
             if leaves is Leaves.ZEROS:
                 left["diff"] = np.zeros_like(found["diff"])
@@ -92,18 +97,17 @@ def _one_after_the_other(
     return {"data": parameter.data, "diff": value.copy(), **state}
 
 
-def _fused(
-    kernels: Kernels,
+def _fuse(
+    kernels: FusedKernels,
+    name: str,
     rule: UpdateRule,
     h: HyperParameters,
     arrays: Dict[str, np.ndarray],
-    leaves: Leaves,
-    measure: bool,
-) -> None:
+) -> FusedUpdate:
     parameter = Parameter("self-check", arrays["data"], arrays["diff"])
     state = {slot: arrays[slot] for slot in rule.slots}
     decay = gradient.local_decay(parameter, h)
     tasks: List[Task] = [Task(parameter, state, h, decay, rule.decoupled_decay)]
-    fused = kernels.fuse(rule.name, rule.slots, tasks)
+    fused = kernels.fuse(name, rule, tasks)
     assert fused is not None
-    fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
+    return fused

@@ -11,7 +11,14 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.update import gradient
 from caffe_pysgd.update.gradient import Clipping
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves, Task
+from caffe_pysgd.update.kernels import (
+    FusedKernels,
+    FusedUpdate,
+    Kernels,
+    Leaves,
+    Task,
+    Untraceable,
+)
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
@@ -243,14 +250,26 @@ class Updater:
         normalization = ONE / F(self.h.iter_size)
         leaves = Leaves.UPDATE if self.keeps_update else Leaves.ANYTHING
         leaves = Leaves.ZEROS if self.clears_diffs else leaves
+        left = list(self._not_fused)
         for fused, turns in self._fused:
             raw = self._clip_values(turns, rates[self.schedule], watching.measuring)
             local = [turn.step.rate for turn in turns]
-            fused.run(local, iteration, clip, normalization, leaves, watching.measuring)
+            try:
+                fused.run(local, iteration, clip, normalization, leaves, watching.measuring)
+            except Untraceable as reason:  # from this iteration on; nothing was updated yet
+                self._forget_fused(turns, str(reason))
+                left += turns
+                continue
+            if not turns[0].trusted:
+                _refuse_unfit(fused, turns, iteration)
             if watching.measuring:
                 for turn, figures, gradient_figures in zip(turns, fused.figures(), raw):
                     turn.figures = {**figures, **gradient_figures}
-        return self._not_fused
+        return left
+
+    def _forget_fused(self, turns: List[_Turn], reason: str) -> None:
+        self.kernels.unfused[name_of(turns[0].treatment.rule)] = reason
+        self._fused_for = []
 
     def _clip_values(
         self, turns: List[_Turn], rate: np.float32, measuring: bool
@@ -317,31 +336,47 @@ def _fuse(
     turns: List[_Turn], kernels: Kernels
 ) -> Tuple[List[Tuple[FusedUpdate, List[_Turn]]], List[_Turn]]:
     """Return the fused updates that there are, with the parameters of each, and the others."""
-    others = [turn for turn in turns if not turn.trusted]
     by_kind: Dict[Tuple[str, str], List[_Turn]] = {}
     for turn in turns:
-        if turn.trusted:
-            kind = turn.treatment.rule.name, turn.treatment.h.regularization_type
-            by_kind.setdefault(kind, []).append(turn)
-    fused = []
-    for alike in by_kind.values():
+        kind = name_of(turn.treatment.rule), turn.treatment.h.regularization_type
+        by_kind.setdefault(kind, []).append(turn)
+    fused, others = [], []
+    for (name, decay), alike in by_kind.items():
         rule = alike[0].treatment.rule
         tasks = [
             Task(t.parameter, t.step.state, t.treatment.h, t.step.decay, rule.decoupled_decay)
             for t in alike
         ]
-        update = kernels.fuse(rule.name, rule.slots, tasks)
-        if update and isinstance(kernels, FusedKernels) and kernels.exact:
-            decay = alike[0].treatment.h.regularization_type
-            found = first_difference(kernels, type(rule), decay)
+        update = kernels.fuse(name, rule, tasks, checked=not alike[0].trusted)
+        if update and isinstance(kernels, FusedKernels):
+            found = first_difference(kernels, name, rule, tasks[0].h, decay)
             if found:
-                kernels.unfused[rule.name] = f"its pass fails the self-check: {found}"
+                kernels.unfused[name] = f"its pass fails the self-check: {found}"
                 update = None
         if update:
             fused.append((update, alike))
         else:
             others.extend(alike)
     return fused, others
+
+
+def _refuse_unfit(fused: FusedUpdate, turns: List[_Turn], iteration: int) -> None:
+    """Refuse an update of a user's rule that is not finite, as ``call`` does.
+
+    Raises:
+        UserError: naming rule, parameter and iteration.
+    """
+    unfit = fused.unfit()
+    if unfit is None:
+        return
+    number, count = unfit
+    turn = turns[number]
+    index = int(np.flatnonzero(~np.isfinite(turn.parameter.data))[0])
+    raise UserError(
+        f"rule {name_of(turn.treatment.rule)}, parameter {turn.parameter.name}, iteration "
+        f"{iteration}: update() returned {count} values that are not finite, the first at index "
+        f"{index}, where the weight is {turn.parameter.data[index]} now"
+    )
 
 
 def check(h: HyperParameters, rule: UpdateRule) -> None:

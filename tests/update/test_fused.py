@@ -29,8 +29,8 @@ from caffe_pysgd.update.statistics import CHUNK
 
 F = np.float32
 LIBRARY = pycaffe.library_path()
-FUSED = ("sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw")
-WITH_MOMENTUM = ("sgd", "nesterov", "adadelta", "adam", "adamw")
+FUSED = [rule for rule in RULES if rule not in ("lars", "lamb")]
+WITHOUT_MOMENTUM = ("adagrad", "rmsprop")
 # Beyond a chunk, beyond what one thread takes, a block and more, less than a vector.
 COUNTS = (3 * CHUNK + 777, 1025, 7, 1)
 
@@ -55,7 +55,7 @@ def updater(
     clears = more.pop("clears_diffs", False)
     treatments = more.pop("treatments", None)
     given = dict(base_lr=0.01, weight_decay=0.02, delta=1e-6)
-    given.update(momentum=0.9 if rule in WITH_MOMENTUM else 0, **more)
+    given.update(momentum=0 if rule in WITHOUT_MOMENTUM else 0.9, **more)
     h = HyperParameters(**given)
     parameters = [
         Parameter(f"ip{i}/0", rng.standard_normal(n).astype(F), np.zeros(n, F), i % 3, i % 2)
@@ -112,7 +112,7 @@ OPTIONS = {
 def test_bits_and_figures_are_those_of_one_operation_after_the_other(
     rule: str, option: str
 ) -> None:
-    # AdamW is NumPy's, whose rounding the native kernels share.
+    # Rules beyond Caffe are NumPy's, whose rounding the native kernels share.
     fused, native = (updater(k, rule, [Figures()], **OPTIONS[option]) for k in ("fused", "native"))
     silent = updater("fused", rule, **OPTIONS[option])
     for iteration in range(4):
@@ -124,6 +124,7 @@ def test_bits_and_figures_are_those_of_one_operation_after_the_other(
     assert fused.clipping == native.clipping
     heard, expected = fused.observers[0].heard, native.observers[0].heard  # type: ignore[attr-defined]
     assert heard == expected and len(heard) == 4 * len(COUNTS)
+    assert fused.kernels.unfused == {}
 
 
 def test_figures_tell_what_is_not_finite() -> None:
@@ -291,8 +292,12 @@ def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> Non
 
 PROGRAM = """
 import sys, numpy as np
+from caffe_pysgd.update import RULES, HyperParameters
 from caffe_pysgd.update.kernels.fused import objects
-objects.load(objects.Variant("sgd", 1, False, True, True))
+from caffe_pysgd.update.kernels.fused.program import trace
+one = np.ones(1, np.float32)
+program, _, _ = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0)
+objects.load(objects.Variant(program, False, True, True, False))
 print("numba" in sys.modules)
 """
 

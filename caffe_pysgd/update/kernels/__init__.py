@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Optional
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.update.kernels.fused import FusedKernels, FusedUpdate, Leaves, Task
+from caffe_pysgd.update.kernels.fused import FusedKernels, FusedUpdate, Leaves, Task, Untraceable
 from caffe_pysgd.update.kernels.native import MissingSymbols, NativeKernels
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
@@ -63,5 +63,6 @@ __all__ = [
     "NativeKernels",
     "NumpyKernels",
     "Task",
+    "Untraceable",
     "make_kernels",
 ]

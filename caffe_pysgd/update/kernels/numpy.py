@@ -97,9 +97,15 @@ class NumpyKernels:
         """Return the figures of x."""
         return statistics(x)
 
-    def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Any]) -> Optional[Any]:
+    def fuse(
+        self, name: str, rule: Any, tasks: Sequence[Any], checked: bool = False
+    ) -> Optional[Any]:
         """Return a fused update of these parameters under a rule, where these kernels have one.
 
-        The parameters have the same ``regularization_type``.
+        Args:
+            name: what the rule is called in ``unfused``.
+            rule: its ``update`` and ``slots``.
+            tasks: the parameters, all with the same ``regularization_type``.
+            checked: whether values of the update that are not finite are counted.
         """
         return None

@@ -7,18 +7,19 @@ with the same bits: ``probe.py`` makes sure of that against Caffe's own function
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Optional, Sequence
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.kernels.fused import objects
 from caffe_pysgd.update.kernels.fused.probe import rounds_once
-from caffe_pysgd.update.kernels.fused.scalars import SCALARS
+from caffe_pysgd.update.kernels.fused.program import Program, Untraceable
 from caffe_pysgd.update.kernels.fused.update import FusedUpdate, Leaves, Task
 from caffe_pysgd.update.kernels.native import NativeKernels
 
 
 class FusedKernels(NativeKernels):
-    """Caffe's own vector operations, and a fused update for the rules that have one.
+    """Caffe's own vector operations, and a fused update for the rules that can be compiled.
 
     Args:
         library_path: a shared library through which Caffe's symbols resolve.
@@ -40,18 +41,24 @@ class FusedKernels(NativeKernels):
         self.exact = exact
         self.rounds_once = rounds_once(library_path)
 
-    def fuse(self, rule: str, slots: Sequence[str], tasks: Sequence[Task]) -> Optional[FusedUpdate]:
-        if rule not in SCALARS or rule in self.unfused:
+    def fuse(
+        self, name: str, rule: Any, tasks: Sequence[Task], checked: bool = False
+    ) -> Optional[FusedUpdate]:
+        if name in self.unfused:
             return None
         l1 = tasks[0].h.regularization_type == "L1"
-        variant = objects.Variant(rule, len(slots), l1, self.rounds_once, self.exact)
         try:
-            compiled = objects.load(variant)
+            return FusedUpdate(rule, tasks, partial(self._compiled, l1=l1, checked=checked))
+        except Untraceable as reason:
+            self.unfused[name] = str(reason)
         except Exception as error:  # a mix of compiler versions can raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.unfused[rule] = f"its pass cannot be compiled: {reason[:200]}"
-            return None
-        return FusedUpdate(compiled, rule, slots, tasks)
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            self.unfused[name] = f"its pass cannot be compiled: {what[:200]}"
+        return None
+
+    def _compiled(self, program: Program, l1: bool, checked: bool) -> Callable[..., int]:
+        variant = objects.Variant(program, l1, self.rounds_once, self.exact, checked)
+        return objects.load(variant)
 
 
-__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Task"]
+__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Task", "Untraceable"]

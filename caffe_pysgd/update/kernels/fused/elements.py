@@ -130,15 +130,19 @@ def near_midpoint_square(x, square):
 
 
 @njit(error_model="numpy")
-def axpy_fused(a, x, y):
-    """A BLAS's axpy that rounds once; like any BLAS it does nothing where a is 0."""
-    return fma(a, x, y) if a != _ZERO else y
+def multiply_and_add(a, x, y):
+    """a x + y, rounded twice."""
+    return a * x + y
 
 
-@njit(error_model="numpy")
-def axpy_unfused(a, x, y):
-    """A BLAS's axpy that rounds twice."""
-    return a * x + y if a != _ZERO else y
+def axpy_of(multiply_add: Any) -> Any:
+    """Return a BLAS's axpy that rounds as ``multiply_add``; it does nothing where a is 0."""
+
+    @njit(error_model="numpy")
+    def axpy(a, x, y):
+        return multiply_add(a, x, y) if a != _ZERO else y
+
+    return axpy
 
 
 @njit(error_model="numpy")

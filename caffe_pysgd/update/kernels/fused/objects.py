@@ -19,6 +19,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, NamedTuple
 
+from caffe_pysgd.update.kernels.fused.program import Program
+
 SYMBOL = "caffe_pysgd_pass"
 _HERE = Path(__file__).parent
 
@@ -34,13 +36,13 @@ _ALIVE: List[Any] = []
 
 
 class Variant(NamedTuple):
-    """Which pass: the rule, its number of state slots, how weights decay, and how it rounds."""
+    """Which pass: what the rule does, how weights decay, how it rounds, and what is counted."""
 
-    rule: str
-    slots: int
+    program: Program
     l1: bool
     rounds_once: bool
     exact: bool
+    checked: bool
 
 
 def available() -> bool:
@@ -90,7 +92,7 @@ def _machine() -> Any:
 
 
 def _object(variant: Variant) -> bytes:
-    name = f"{variant.rule}-{_fingerprint(variant)}.o"
+    name = f"pass-{_fingerprint(variant)}.o"
     for folder in _folders():
         content = _kept(folder / name)
         if content:

@@ -2,194 +2,328 @@
 
 What ``Updater`` composes of vector operations happens here to a block of 1,024 values while they
 are in the cache: clip, normalize, regularize, rule, apply; and, where figures are wanted, their
-sums and extremes.
+sums and extremes. The rule's part is made from its program, so the source of a pass is put together
+here and then compiled.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 from __future__ import annotations
 
-from typing import Any
+from textwrap import indent
+from typing import Any, Dict, List
 
 import numpy as np
 from numba import carray, njit, types
 
-from caffe_pysgd.update.kernels.fused import layout
+from caffe_pysgd.update.kernels.fused import elements, layout
 from caffe_pysgd.update.kernels.fused.elements import (
-    axpy_fused,
-    axpy_unfused,
     bits_of,
     opaque,
     pointer_to,
+    root,
     scal,
+    square,
 )
 from caffe_pysgd.update.kernels.fused.figures import copy, finish, measure, reset
-from caffe_pysgd.update.kernels.fused.rules import BY_BLOCK, BY_VALUE
-
-F = np.float32
-_OPTIONS = {"error_model": "numpy"}
-_floats_at = pointer_to(types.float32)
-_integers_at = pointer_to(types.int64)
+from caffe_pysgd.update.kernels.fused.powers import marks_at, settling
+from caffe_pysgd.update.kernels.fused.program import Operation, Program
+from caffe_pysgd.update.kernels.fused.segments import GRADIENT, UPDATE, Segment, segments
 
 # The addresses of: the table of addresses, of scalars, of chunks; first and last chunk; scratch;
 # powf; figures, or 0 for none. And what to leave in the diffs.
 SIGNATURE = types.void(*[types.int64] * 9)
 
-_B = layout.BLOCK
-_ADDRESSES, _SCALARS = layout.ADDRESSES, layout.SCALARS
-_CLIP, _NORMALIZATION, _DECAY = layout.CLIP, layout.NORMALIZATION, layout.DECAY
-_NOTHING, _RULE = layout.NOTHING, layout.RULE
-_DATA, _DIFF, _SLOTS = layout.DATA, layout.DIFF, layout.SLOTS
-_GRADIENT, _REGULARIZED, _UPDATE = layout.GRADIENT, layout.REGULARIZED, layout.UPDATE
-_NEW_DATA, _FIRST_SLOT = layout.NEW_DATA, layout.FIRST_SLOT
-_QUANTITIES, _FIGURES = layout.QUANTITIES, layout.FIGURES
-_SCRATCH_G, _SCRATCH_U, _SCRATCH_V = layout.SCRATCH_G, layout.SCRATCH_U, layout.SCRATCH_V
-_MARKS, _LISTED = layout.MARKS, layout.LISTED
-_LANES_AT, _LANES_BYTES = layout.LANES_AT, layout.LANES_BYTES
-_UPDATE_VALUE, _ZEROS = layout.LEAVES_UPDATE, layout.LEAVES_ZEROS
+_EXPRESSIONS = {
+    "add": "{} + {}",
+    "subtract": "{} - opaque({}, nothing)",
+    "multiply": "{} * {}",
+    "divide": "{} / {}",
+    "negative": "-{}",
+    "sqrt": "np.sqrt({})",
+    "absolute": "abs({})",
+    "sign": "sign({})",
+    "caffe_sign": "caffe_sign({})",
+    "maximum": "maximum({}, {})",
+    "minimum": "minimum({}, {})",
+    "greater": "{} > {}",
+    "greater_equal": "{} >= {}",
+    "less": "{} < {}",
+    "less_equal": "{} <= {}",
+    "equal": "{} == {}",
+    "not_equal": "{} != {}",
+    "where": "{1} if {0} else {2}",
+    "axpy": "axpy({}, {}, {})",
+    "multiply_add": "multiply_add({}, {}, {})",
+    "scal": "scal({}, {})",
+    "square": "square({})",
+    "powx_2": "square({})",
+    "powx_half": "root({})",
+}
+
+_LEAVES = {
+    layout.LEAVES_UPDATE: "d[i] = u",
+    layout.LEAVES_ZEROS: "d[i] = F(0)",
+    layout.LEAVES_ANYTHING: "pass",
+}
 
 
-# Scalars as tuples: of an array, LLVM would fear that results overwrite it, and not vectorise.
-
-
-@njit(**_OPTIONS)
-def _before_the_rule(c):
-    return (c[_CLIP], c[_NORMALIZATION], c[_DECAY])
-
-
-@njit(**_OPTIONS)
-def _nothing(c):
-    return bits_of(c[_NOTHING])
-
-
-@njit(**_OPTIONS)
-def _of_the_rule(c):
-    r = c[_RULE:]
-    return (r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8])
-
-
-def make_pass(rule: str, slots: int, l1: bool, rounds_once: bool, exact: bool) -> Any:
-    """Return the pass of a rule with that many state slots, to be compiled for ``SIGNATURE``.
+def make_pass(program: Program, l1: bool, rounds_once: bool, exact: bool, checked: bool) -> Any:
+    """Return the pass of a program, to be compiled for ``SIGNATURE``.
 
     Args:
         l1: whether weights decay by their signs.
         rounds_once: whether axpy is a fused multiply-add.
         exact: libm's powers, not the correctly rounded ones.
+        checked: whether values of the update that are not finite are counted.
     """
-    axpy = axpy_fused if rounds_once else axpy_unfused
-    by_value = BY_VALUE[rule](axpy)
-    same = rule == "sgd"  # its update value is its history
-    whole = not exact or rule not in BY_BLOCK  # whether one loop can do all
+    multiply_add = elements.fma if rounds_once else elements.multiply_and_add
+    axpy = elements.axpy_of(multiply_add)
 
-    @njit(**_OPTIONS)
-    def seen(k, x, d):
+    @njit(error_model="numpy")
+    def seen(clip, normalization, decay, x, d):
         """What the rule sees: the gradient clipped, normalized and regularized."""
-        g = k[_NORMALIZATION] * scal(k[_CLIP], d)
+        g = normalization * scal(clip, d)
         if l1:
-            return axpy(k[_DECAY], F(x > 0) - F(x < 0), g)
-        return axpy(k[_DECAY], x, g)
+            return axpy(decay, caffe_sign(x), g)
+        return axpy(decay, x, g)
 
-    if whole:
+    namespace = {**_NAMESPACE, "axpy": axpy, "multiply_add": multiply_add, "seen": seen}
+    for name, text in source(program, exact, checked).items():
+        exec(text, namespace)
+        if name != "run":
+            namespace[name] = njit(error_model="numpy")(namespace[name])
+    return namespace["run"]
 
-        @njit(**_OPTIONS)
-        def see_and_update(n, c, x, d, g, s, t, u, v, work):
-            before, k = _before_the_rule(c), _of_the_rule(c)
-            for i in range(n):
-                g[i] = seen(before, x[i], d[i])
-                if slots > 1:
-                    u[i], s[i], t[i] = by_value(k, g[i], x[i], s[i], t[i])
-                else:
-                    u[i], s[i], _ = by_value(k, g[i], x[i], s[i], F(0))
 
+def source(program: Program, exact: bool, checked: bool) -> Dict[str, str]:
+    """Return the source of a pass, function by function, ``run`` at the end."""
+    parts, arrays = segments(program, exact)
+    functions = {"in_block": _in_block(program, parts, arrays), "apply": _apply(checked)}
+    if len(parts) == 1:
+        for leaves in _LEAVES:
+            functions[f"at_once_{leaves}"] = _at_once(program, parts[0], leaves, checked)
+    functions["run"] = _run(program, len(parts) == 1, arrays)
+    return functions
+
+
+def _names(letter: str, number: int) -> str:
+    return "".join(f", {letter}{k}" for k in range(number))
+
+
+def _scalars(program: Program) -> List[str]:
+    """Load scalars into variables: of an array, LLVM would fear that results overwrite it."""
+    return [
+        f"clip, normalization, decay = c[{layout.CLIP}], c[{layout.NORMALIZATION}], "
+        f"c[{layout.DECAY}]",
+        f"nothing = bits_of(c[{layout.NOTHING}])",
+        *(f"c{number} = c[{layout.RULE + number}]" for number in range(program.scalars)),
+    ]
+
+
+def _element(part: Segment, first: bool) -> List[str]:
+    """Return the lines that compute one value."""
+    lines = ["g = seen(clip, normalization, decay, x[i], d[i])"] if first else []
+    lines += [f"{name} = {array}[i]" for name, array in part.loads]
+    return lines + [f"{name} = {_expression(operation)}" for name, operation in part.lines]
+
+
+def _expression(operation: Operation) -> str:
+    return _EXPRESSIONS[operation.name].format(*operation.operands)
+
+
+def _function(head: str, *body: str) -> str:
+    return f"def {head}:\n" + indent("\n".join(body), "    ") + "\n"
+
+
+def _loop(*body: str) -> str:
+    return "for i in range(n):\n" + indent("\n".join(body), "    ")
+
+
+def _in_block(program: Program, parts: List[Segment], arrays: int) -> str:
+    """From the gradient to the update value, in arrays as long as a block."""
+    body = [*_scalars(program)]
+    if len(parts) > 1:
+        body.append("marks = marks_at(n, work)")
+    for number, part in enumerate(parts):
+        lines = _element(part, number == 0)
+        lines += [f"{array}[i] = {name}" for name, array in part.stores]
+        if part.power:
+            operand, result = part.lines[-1][1].operands[0], part.lines[-1][0]
+            lines.append(f"marks[i] = near_{part.power.name}({operand}, {result})")
+        body.append(_loop(*lines))
+        if part.power:
+            name, operands, results = part.power
+            body.append(f"settle_{name}(n, {operands}, {results}, work)")
+    slots = len(program.state)
+    return _function(
+        f"in_block(n, c, x, d{_names('slot', slots)}{_names('a', arrays)}, work)", *body
+    )
+
+
+def _apply(checked: bool) -> str:
+    """From the update value to the new weights."""
+    count = "unfit += u - u != F(0)" if checked else "pass"
+    loops = [
+        f"{'if' if leaves == 0 else 'elif'} leaves == {leaves}:\n"
+        + indent(_loop(f"u = {UPDATE}[i]", what), "    ")
+        for leaves, what in _LEAVES.items()
+        if what != "pass"
+    ]
+    moving = _loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u")
+    return _function(
+        f"apply(n, x, d, {UPDATE}, leaves)", "unfit = 0", moving, *loops, "return unfit"
+    )
+
+
+def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str:
+    """From the gradient to the new weights in one loop."""
+    stores = [(name, array) for name, array in part.stores if array.startswith("slot")]
+    lines = [
+        *_element(part, first=True),
+        *(f"{array}[i] = {name}" for name, array in stores),
+        f"u = {program.update}",
+        "unfit += u - u != F(0)" if checked else "pass",
+        "x[i] = x[i] - opaque(u, nothing)",
+        _LEAVES[leaves],
+    ]
+    return _function(
+        f"at_once_{leaves}(n, c, x, d{_names('slot', len(program.state))})",
+        *_scalars(program),
+        "unfit = 0",
+        _loop(*lines),
+        "return unfit",
+    )
+
+
+def _run(program: Program, whole: bool, arrays: int) -> str:
+    """Go through chunks, block by block."""
+    slots = len(program.state)
+    quantities = layout.FIRST_SLOT + slots
+    state = _names("slot", slots)
+    lanes = [f"lanes + {layout.LANES_BYTES * quantity}" for quantity in range(quantities)]
+    alike = [k for k, value in enumerate(program.state) if value == program.update]
+    if alike:  # the update value is the state: its figures are the same
+        of_update = f"copy({lanes[layout.FIRST_SLOT + alike[0]]}, {lanes[layout.UPDATE]})"
     else:
-        by_block = BY_BLOCK[rule](axpy, seen)
+        of_update = "pass"
+    at_once = [
+        f"{'if' if leaves == 0 else 'elif'} leaves == {leaves}:\n"
+        f"    unfit += at_once_{leaves}(n, c, x, d{state})"
+        for leaves in _LEAVES
+    ]
+    block = [
+        f"n = min({layout.BLOCK}, chunk[1] + chunk[2] - start)",
+        f"x_at, d_at = at[{layout.DATA}] + 4 * start, at[{layout.DIFF}] + 4 * start",
+        "x, d = carray(floats_at(x_at), (n,)), carray(floats_at(d_at), (n,))",
+    ]
+    for k in range(slots):
+        block.append(f"slot{k}_at = at[{layout.SLOTS + k}] + 4 * start")
+        block.append(f"slot{k} = carray(floats_at(slot{k}_at), (n,))")
+    if whole:
+        block.append("if figures == 0:")
+        block.append(indent("\n".join([*at_once, "continue"]), "    "))
+    block.append(f"in_block(n, c, x, d{state}{_names('a', arrays)}, work)")
+    block.append(
+        _if_figures(
+            f"measure(n, d, d_at, {lanes[layout.GRADIENT]})",
+            f"measure(n, {GRADIENT}, {GRADIENT}_at, {lanes[layout.REGULARIZED]})",
+        )
+    )
+    block.append(f"unfit += apply(n, x, d, {UPDATE}, leaves)")
+    block.append(
+        _if_figures(
+            *([] if alike else [f"measure(n, {UPDATE}, {UPDATE}_at, {lanes[layout.UPDATE]})"]),
+            f"measure(n, x, x_at, {lanes[layout.NEW_DATA]})",
+            *(
+                f"measure(n, slot{k}, slot{k}_at, {lanes[layout.FIRST_SLOT + k]})"
+                for k in range(slots)
+            ),
+        )
+    )
+    chunk = [
+        f"chunk = carray(integers_at(chunks + {8 * layout.CHUNK_COLUMNS} * number), "
+        f"({layout.CHUNK_COLUMNS},))",
+        f"at = carray(integers_at(addresses + {8 * (layout.SLOTS + slots)} * chunk[0]), "
+        f"({layout.SLOTS + slots},))",
+        f"c = carray(floats_at(scalars + {4 * (layout.RULE + program.scalars)} * chunk[0]), "
+        f"({layout.RULE + program.scalars},))",
+        "unfit = 0",
+        _if_figures(*(f"reset({lane})" for lane in lanes)),
+        f"for start in range(chunk[1], chunk[1] + chunk[2], {layout.BLOCK}):",
+        indent("\n".join(block), "    "),
+        f"chunk[{layout.UNFIT}] = unfit",
+        _if_figures(
+            of_update,
+            *(
+                f"finish({lane}, figures + {8 * layout.FIGURES} * ({quantities} * number + {q}))"
+                for q, lane in enumerate(lanes)
+            ),
+        ),
+    ]
+    return _function(
+        "run(addresses, scalars, chunks, first, last, scratch, powf, figures, leaves)",
+        f"work = (powf, scratch + {layout.MARKS}, scratch + {layout.LISTED})",
+        *(f"a{k}_at = scratch + {layout.array_at(k)}" for k in range(arrays)),
+        *(f"a{k} = carray(floats_at(a{k}_at), ({layout.BLOCK},))" for k in range(arrays)),
+        f"lanes = scratch + {layout.array_at(arrays)}",
+        "for number in range(first, last):",
+        indent("\n".join(chunk), "    "),
+    )
 
-        @njit(**_OPTIONS)
-        def see_and_update(n, c, x, d, g, s, t, u, v, work):
-            by_block(n, _before_the_rule(c), _of_the_rule(c), x, d, g, s, t, u, v, work)
 
-    @njit(**_OPTIONS)
-    def apply(n, x, d, u, leaves):
-        for i in range(n):
-            x[i] = x[i] - u[i]
-        if leaves == _UPDATE_VALUE:
-            for i in range(n):
-                d[i] = u[i]
-        elif leaves == _ZEROS:
-            for i in range(n):
-                d[i] = 0
+def _if_figures(*lines: str) -> str:
+    return "if figures != 0:\n" + indent("\n".join(lines), "    ")
 
-    def make_loop(leaves):
-        """Return the loop that does all, for one kind of what is left in the diffs."""
 
-        @njit(**_OPTIONS)
-        def loop(n, c, x, d, s, t):
-            before, k, nothing = _before_the_rule(c), _of_the_rule(c), _nothing(c)
-            for i in range(n):
-                g = seen(before, x[i], d[i])
-                if slots > 1:
-                    u, s[i], t[i] = by_value(k, g, x[i], s[i], t[i])
-                else:
-                    u, s[i], _ = by_value(k, g, x[i], s[i], F(0))
-                x[i] = x[i] - opaque(u, nothing)
-                if leaves == _UPDATE_VALUE:
-                    d[i] = u
-                elif leaves == _ZEROS:
-                    d[i] = F(0)
+F = np.float32
 
-        return loop
 
-    leaving_the_update, leaving_zeros = make_loop(_UPDATE_VALUE), make_loop(_ZEROS)
-    leaving_anything = make_loop(layout.LEAVES_ANYTHING)
+@njit(error_model="numpy")
+def caffe_sign(x):
+    """Caffe's sign: 0 of either zero, and of what is not a number."""
+    return F(x > 0) - F(x < 0)
 
-    @njit(**_OPTIONS)
-    def all_at_once(n, c, x, d, s, t, leaves):
-        if leaves == _UPDATE_VALUE:
-            leaving_the_update(n, c, x, d, s, t)
-        elif leaves == _ZEROS:
-            leaving_zeros(n, c, x, d, s, t)
-        else:
-            leaving_anything(n, c, x, d, s, t)
 
-    def run(addresses, scalars, chunks, first, last, scratch, powf, figures, leaves):
-        work = (powf, scratch + _MARKS, scratch + _LISTED)
-        g_at, u_at = scratch + _SCRATCH_G, scratch + _SCRATCH_U
-        lanes = scratch + _LANES_AT
-        g, u = carray(_floats_at(g_at), (_B,)), carray(_floats_at(u_at), (_B,))
-        v = carray(_floats_at(scratch + _SCRATCH_V), (_B,))
-        for number in range(first, last):
-            chunk = carray(_integers_at(chunks + 24 * number), (3,))
-            at = carray(_integers_at(addresses + 8 * _ADDRESSES * chunk[0]), (_ADDRESSES,))
-            scalars_at = scalars + 4 * _SCALARS * chunk[0]
-            c = carray(_floats_at(scalars_at), (_SCALARS,))
-            if figures != 0:
-                for quantity in range(_FIRST_SLOT + slots):
-                    reset(lanes + _LANES_BYTES * quantity)
-            for start in range(chunk[1], chunk[1] + chunk[2], _B):
-                n = min(_B, chunk[1] + chunk[2] - start)
-                x_at, d_at = at[_DATA] + 4 * start, at[_DIFF] + 4 * start
-                s_at, t_at = at[_SLOTS] + 4 * start, at[_SLOTS + 1] + 4 * start
-                x, d = carray(_floats_at(x_at), (n,)), carray(_floats_at(d_at), (n,))
-                s, t = carray(_floats_at(s_at), (n,)), carray(_floats_at(t_at), (n,))
-                if whole and figures == 0:
-                    all_at_once(n, c, x, d, s, t, leaves)
-                    continue
-                see_and_update(n, c, x, d, g, s, t, u, v, work)
-                if figures != 0:
-                    measure(n, d, d_at, lanes + _LANES_BYTES * _GRADIENT)
-                    measure(n, g, g_at, lanes + _LANES_BYTES * _REGULARIZED)
-                apply(n, x, d, u, leaves)
-                if figures != 0:
-                    if not same:
-                        measure(n, u, u_at, lanes + _LANES_BYTES * _UPDATE)
-                    measure(n, x, x_at, lanes + _LANES_BYTES * _NEW_DATA)
-                    measure(n, s, s_at, lanes + _LANES_BYTES * _FIRST_SLOT)
-                    if slots > 1:
-                        measure(n, t, t_at, lanes + _LANES_BYTES * (_FIRST_SLOT + 1))
-            if figures != 0:
-                if same:
-                    copy(lanes + _LANES_BYTES * _FIRST_SLOT, lanes + _LANES_BYTES * _UPDATE)
-                for quantity in range(_FIRST_SLOT + slots):
-                    row = figures + 8 * _FIGURES * (_QUANTITIES * number + quantity)
-                    finish(lanes + _LANES_BYTES * quantity, row)
+@njit(error_model="numpy")
+def sign(x):
+    """NumPy's sign: not a number where x is none."""
+    return x if x != x else caffe_sign(x)
 
-    return run
+
+@njit(error_model="numpy")
+def maximum(a, b):
+    """NumPy's maximum: not a number where either is none."""
+    return a if (a >= b) | (a != a) else b
+
+
+@njit(error_model="numpy")
+def minimum(a, b):
+    """NumPy's minimum."""
+    return a if (a <= b) | (a != a) else b
+
+
+_NAMESPACE: Dict[str, Any] = {
+    "F": F,
+    "np": np,
+    "carray": carray,
+    "floats_at": pointer_to(types.float32),
+    "integers_at": pointer_to(types.int64),
+    "bits_of": bits_of,
+    "opaque": opaque,
+    "scal": scal,
+    "square": square,
+    "root": root,
+    "sign": sign,
+    "caffe_sign": caffe_sign,
+    "maximum": maximum,
+    "minimum": minimum,
+    "near_powx_2": elements.near_midpoint_square,
+    "near_powx_half": elements.near_midpoint_root,
+    "settle_powx_2": settling(2),
+    "settle_powx_half": settling(0.5),
+    "marks_at": marks_at,
+    "copy": copy,
+    "finish": finish,
+    "measure": measure,
+    "reset": reset,
+}

@@ -35,7 +35,7 @@ def marks_at(n, work):
     return marks
 
 
-def _settling(exponent: float) -> Any:
+def settling(exponent: float) -> Any:
     exponent32 = F(exponent)
 
     @njit(**_OPTIONS)
@@ -55,6 +55,3 @@ def _settling(exponent: float) -> Any:
                 marks &= marks - _ONE
 
     return settle
-
-
-settle_squares, settle_roots = _settling(2), _settling(0.5)

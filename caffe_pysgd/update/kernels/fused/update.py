@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from functools import cache
 from operator import is_
-from typing import Callable, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels.fused import layout
-from caffe_pysgd.update.kernels.fused.scalars import SCALARS
+from caffe_pysgd.update.kernels.fused.program import Program, Untraceable, trace
+from caffe_pysgd.update.kernels.fused.segments import POWERS, segments
 from caffe_pysgd.update.libm import address_of_powf
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.statistics import CHUNK, Statistics
@@ -52,58 +53,54 @@ class FusedUpdate:
     """Takes all parameters of one rule from their gradients to their new weights.
 
     Args:
-        compiled: the pass.
-        rule: the rule's name.
-        slots: the names of its state slots, in its order.
+        rule: what is traced: its ``update`` and ``slots``.
         tasks: the parameters, all with the same ``regularization_type``.
+        compiled: returns the pass of a program.
+
+    Raises:
+        Untraceable: the rule is no program for single values.
     """
 
     def __init__(
-        self,
-        compiled: Callable[..., int],
-        rule: str,
-        slots: Sequence[str],
-        tasks: Sequence[Task],
+        self, rule: Any, tasks: Sequence[Task], compiled: Callable[[Program], Callable[..., int]]
     ) -> None:
-        self._compiled = compiled
-        self._slots = tuple(slots)
+        self._rule, self._compiled = rule, compiled
         self._tasks = list(tasks)
-        self._scalars_of = SCALARS[rule]
         self._seen: List[List[np.ndarray]] = [[] for _ in tasks]
-        self._addresses = np.zeros((len(tasks), layout.ADDRESSES), np.int64)
-        self._scalars = np.zeros((len(tasks), layout.SCALARS), F)
+        self._addresses = np.zeros((len(tasks), layout.SLOTS + len(rule.slots)), np.int64)
         self._decays = np.array([task.decay for task in tasks], F)
-        for row, task in zip(self._scalars, tasks):
-            row[layout.DECAY] = F(0) if task.decoupled else task.decay
         alike: Dict[HyperParameters, List[int]] = {}
         for number, task in enumerate(tasks):
             alike.setdefault(task.h, []).append(number)
-        self._alike = [(h, np.array(rows)) for h, rows in alike.items()]
+        self._alike: List[Tuple[HyperParameters, Any]] = [
+            (h, np.array(rows) if len(alike) > 1 else slice(None)) for h, rows in alike.items()
+        ]
         self._counts = np.array([task.parameter.count for task in tasks])
         self._chunks = np.array(
             [
-                (number, start, min(CHUNK, task.parameter.count - start))
+                (number, start, min(CHUNK, task.parameter.count - start), 0)
                 for number, task in enumerate(tasks)
                 for start in range(0, task.parameter.count, CHUNK)
             ],
             np.int64,
-        ).reshape(-1, 3)
+        ).reshape(-1, layout.CHUNK_COLUMNS)
         rows = np.arange(len(tasks))
         self._first_chunks = np.searchsorted(self._chunks[:, layout.ROW], rows)
-        self._figures = np.zeros((len(self._chunks), layout.QUANTITIES, layout.FIGURES))
+        quantities = layout.FIRST_SLOT + len(rule.slots)
+        self._figures = np.zeros((len(self._chunks), quantities, layout.FIGURES))
         self._quantities = [
             ("gradient", layout.GRADIENT),
             ("regularized", layout.REGULARIZED),
-            *((slot, layout.FIRST_SLOT + number) for number, slot in enumerate(slots)),
+            *((slot, layout.FIRST_SLOT + number) for number, slot in enumerate(rule.slots)),
             ("update", layout.UPDATE),
             ("data", layout.NEW_DATA),
         ]
         self._shares = _shares(self._chunks[:, layout.COUNT])
-        self._scratches = [layout.scratch() for _ in self._shares]
-        self._tables = [a.ctypes.data for a in (self._addresses, self._scalars, self._chunks)]
-        self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
         self._figures_address = self._figures.ctypes.data
         self._powf = address_of_powf()
+        self._program: Optional[Program] = None
+        self._rates, self._reads_iteration = np.zeros(0, F), True
+        self._trace(np.zeros(len(tasks), F), 0)
 
     def run(
         self,
@@ -122,33 +119,76 @@ class FusedUpdate:
             normalization: what they are scaled by for ``iter_size`` after that.
             leaves: what is left in the diffs.
             measure: take figures, too.
+
+        Raises:
+            Untraceable: the rule is no such program any more; nothing was updated.
         """
         self._look_where_they_are()
-        self._set_scalars(np.array(rates, F), iteration, clip, normalization)
+        self._trace(np.array(rates, F), iteration)
+        self._scalars[:, layout.CLIP] = clip
+        self._scalars[:, layout.NORMALIZATION] = normalization
         rest = (self._powf, self._figures_address if measure else 0, leaves.value)
         calls = [
             (*self._tables, first, last, scratch, *rest)
             for (first, last), scratch in zip(self._shares, self._scratch_addresses)
         ]
-        others = [_pool().submit(self._compiled, *call) for call in calls[1:]]
-        self._compiled(*calls[0])
+        others = [_pool().submit(self._pass, *call) for call in calls[1:]]
+        self._pass(*calls[0])
         wait(others)
 
-    def _set_scalars(
-        self, rates: np.ndarray, iteration: int, clip: np.float32, normalization: np.float32
-    ) -> None:
-        scalars = self._scalars
-        scalars[:, layout.CLIP], scalars[:, layout.NORMALIZATION] = clip, normalization
-        for h, rows in self._alike:
-            own = self._scalars_of(h, rates[rows], self._decays[rows], iteration)
-            for number, values in enumerate(own, layout.RULE):
-                scalars[rows, number] = values
+    def _trace(self, rates: np.ndarray, iteration: int) -> None:
+        """Bring the rule's scalars up to date, and the pass, if the rule does something else now.
+
+        A rule may branch on anything but values: on the rate, on the iteration.
+        """
+        if not self._reads_iteration and np.array_equal(rates, self._rates):
+            return
+        traced = [
+            trace(self._rule, h, rates[rows], self._decays[rows], iteration, self._program)
+            for h, rows in self._alike
+        ]
+        program, _, _ = traced[0]
+        if any(other != program for other, _, _ in traced[1:]):
+            raise Untraceable("it does not do the same with all hyper-parameters")
+        if program is not self._program:
+            self._begin(program)
+        for (_, rows), (_, scalars, _) in zip(self._alike, traced):
+            for number, values in enumerate(scalars, layout.RULE):
+                self._scalars[rows, number] = values
+        self._rates = rates
+        self._reads_iteration = any(reads for *_, reads in traced)
+
+    @property
+    def takes_powers(self) -> bool:
+        """Whether the rule takes powers, which without ``exact`` are not libm's."""
+        assert self._program is not None
+        return any(operation.name in POWERS for operation in self._program.operations)
+
+    def _begin(self, program: Program) -> None:
+        """Take the pass of a program, and make the room that it needs."""
+        self._pass = self._compiled(program)
+        self._program = program
+        self._scalars = np.zeros((len(self._tasks), layout.RULE + program.scalars), F)
+        for row, task in zip(self._scalars, self._tasks):
+            row[layout.DECAY] = F(0) if task.decoupled else task.decay
+        _, arrays = segments(program, exact=True)  # the most that it may need
+        self._scratches = [layout.scratch(arrays, len(program.state)) for _ in self._shares]
+        self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
+        self._tables = [a.ctypes.data for a in (self._addresses, self._scalars, self._chunks)]
+
+    def unfit(self) -> Optional[Tuple[int, int]]:
+        """Return a parameter whose last update was not finite, and in how many values."""
+        counts = self._chunks[:, layout.UNFIT]
+        if not counts.any():
+            return None
+        row = int(self._chunks[np.flatnonzero(counts)[0], layout.ROW])
+        return row, int(counts[self._chunks[:, layout.ROW] == row].sum())
 
     def _look_where_they_are(self) -> None:
         """Note the addresses of the arrays that are not the same as ever."""
         for number, (task, seen) in enumerate(zip(self._tasks, self._seen)):
             parameter, state = task.parameter, task.state
-            now = [parameter.data, parameter.diff, *[state[slot] for slot in self._slots]]
+            now = [parameter.data, parameter.diff, *[state[slot] for slot in self._rule.slots]]
             if len(seen) != len(now) or not all(map(is_, seen, now)):
                 self._seen[number] = now
                 addresses = [array.__array_interface__["data"][0] for array in now]
