@@ -20,6 +20,7 @@ from caffe_pysgd.update import (
     Statistics,
     Treatment,
     Updater,
+    UpdateRule,
     make_kernels,
     self_check,
 )
@@ -29,7 +30,6 @@ from caffe_pysgd.update.statistics import CHUNK
 
 F = np.float32
 LIBRARY = pycaffe.library_path()
-FUSED = [rule for rule in RULES if rule not in ("lars", "lamb")]
 WITHOUT_MOMENTUM = ("adagrad", "rmsprop")
 # Beyond a chunk, beyond what one thread takes, a block and more, less than a vector.
 COUNTS = (3 * CHUNK + 777, 1025, 7, 1)
@@ -45,6 +45,11 @@ def test_the_work_is_shared_by_whole_chunks() -> None:
     chunks = np.array([CHUNK] * 5 + [1])
     assert update._shares(chunks) == [(0, 2), (2, 6)]
     assert update._shares(chunks[:1]) == [(0, 1)]
+
+
+class Exponential(UpdateRule):
+    def update(self, p: Any) -> np.ndarray:
+        return p.rate * np.exp(-np.abs(p.gradient))
 
 
 def updater(
@@ -108,7 +113,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("rule", FUSED)
+@pytest.mark.parametrize("rule", RULES)
 def test_bits_and_figures_are_those_of_one_operation_after_the_other(
     rule: str, option: str
 ) -> None:
@@ -144,7 +149,7 @@ def test_parameters_may_have_rules_and_freezes_of_their_own() -> None:
     def treatments(h: HyperParameters, rule: Any) -> List[Treatment]:
         return [
             Treatment(rule, h),
-            Treatment(RULES["lars"](), h),  # which has no fused pass
+            Treatment(Exponential(), h),  # which cannot be fused
             Treatment(RULES["adam"](), h, freeze_until=2),
             Treatment(rule, h, freeze_from=1),
         ]
@@ -296,8 +301,8 @@ from caffe_pysgd.update import RULES, HyperParameters
 from caffe_pysgd.update.kernels.fused import objects
 from caffe_pysgd.update.kernels.fused.program import trace
 one = np.ones(1, np.float32)
-program, _, _ = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0)
-objects.load(objects.Variant(program, False, True, True, False))
+traced = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0)
+objects.load(objects.Variant(traced.program, False, True, True, False))
 print("numba" in sys.modules)
 """
 

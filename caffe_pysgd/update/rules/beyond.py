@@ -180,7 +180,6 @@ def _moments(p: ParameterStep) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trust_ratio(coefficient: np.float32, data: np.ndarray, step: np.ndarray) -> np.float32:
-    data_norm, step_norm = F(np.linalg.norm(data)), F(np.linalg.norm(step))
-    if data_norm == 0 or step_norm == 0:
-        return ONE
-    return coefficient * data_norm / step_norm
+    data_norm, step_norm = np.linalg.norm(data), np.linalg.norm(step)
+    either_is_zero = (data_norm == 0) | (step_norm == 0)
+    return np.where(either_is_zero, ONE, coefficient * data_norm / step_norm)

@@ -23,7 +23,9 @@ TOTAL, SUMSQ, MIN, MAX, ZEROS, NONFINITE = range(6)
 FIGURES = 6
 GRADIENT, REGULARIZED, UPDATE, NEW_DATA, FIRST_SLOT = range(5)
 
-LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING = range(3)
+# What is left in the diffs; the last leaves the value that the pass computes, as the first does,
+# and the weights as they are.
+LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING, LEAVES_VALUE = range(4)
 
 # Per thread: a mark per value, a list of eights of marks, then arrays as long as a block, then for
 # each quantity the lanes of its figures.

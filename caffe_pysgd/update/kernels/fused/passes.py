@@ -64,6 +64,7 @@ _LEAVES = {
     layout.LEAVES_UPDATE: "d[i] = u",
     layout.LEAVES_ZEROS: "d[i] = F(0)",
     layout.LEAVES_ANYTHING: "pass",
+    layout.LEAVES_VALUE: "d[i] = u",
 }
 
 
@@ -169,9 +170,13 @@ def _apply(checked: bool) -> str:
         for leaves, what in _LEAVES.items()
         if what != "pass"
     ]
-    moving = _loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u")
+    moving = indent(_loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u"), "    ")
     return _function(
-        f"apply(n, x, d, {UPDATE}, leaves)", "unfit = 0", moving, *loops, "return unfit"
+        f"apply(n, x, d, {UPDATE}, leaves)",
+        "unfit = 0",
+        f"if leaves != {layout.LEAVES_VALUE}:\n{moving}",
+        *loops,
+        "return unfit",
     )
 
 
@@ -183,7 +188,7 @@ def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str
         *(f"{array}[i] = {name}" for name, array in stores),
         f"u = {program.update}",
         "unfit += u - u != F(0)" if checked else "pass",
-        "x[i] = x[i] - opaque(u, nothing)",
+        "pass" if leaves == layout.LEAVES_VALUE else "x[i] = x[i] - opaque(u, nothing)",
         _LEAVES[leaves],
     ]
     return _function(

@@ -2,13 +2,14 @@
 
 A symbol stands for one value of an array. What a rule does to it, with NumPy's functions or with
 the kernels' vector operations, becomes a line of a straight program for one value; the scalars that
-it uses are collected in the order in which they occur. What depends on more than one value, or
-branches on values, or calls what has no counterpart here, cannot be traced.
+it uses are collected in the order in which they occur. A norm cuts it in two: up to the array that
+it is of, and from there. What depends on more than one value otherwise, or branches on values, or
+calls what has no counterpart here, cannot be traced.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -55,14 +56,45 @@ Scalars = List[Any]
 """A program's scalars: a float32 each, or an array of one for each parameter."""
 
 
+class Trace(NamedTuple):
+    """What came of running a rule on symbols.
+
+    Attributes:
+        program: what it does; up to a norm that is not known yet, whose array is then the
+            program's ``update``, or else from the last norm on.
+        scalars: the program's.
+        last: whether the program ends with the update value.
+        reads_iteration: whether the scalars may be others at another iteration.
+    """
+
+    program: Program
+    scalars: Scalars
+    last: bool
+    reads_iteration: bool
+
+
+class Norms(NamedTuple):
+    """The L2 norms that a rule asks for, float32, one for each parameter.
+
+    Attributes:
+        weights: returns those of the weights.
+        known: those of other arrays, in the order in which the rule asks for them. After each,
+            the program goes on with that array in the place of the gradient.
+    """
+
+    weights: Callable[[], np.ndarray]
+    known: Sequence[np.ndarray]
+
+
 def trace(
     rule: Any,
     h: HyperParameters,
     rates: np.ndarray,
     decays: np.ndarray,
     iteration: int,
-    known: Optional[Program] = None,
-) -> Tuple[Program, Scalars, bool]:
+    norms: Optional[Norms] = None,
+    expected: Optional[Program] = None,
+) -> Trace:
     """Run a rule on symbols for parameters with the same hyper-parameters.
 
     Args:
@@ -70,20 +102,21 @@ def trace(
         h: the hyper-parameters.
         rates, decays: the local rates and decays, float32, one for each parameter.
         iteration: counted from 0.
-        known: a program that it may be again.
-
-    Returns:
-        The program, its scalars, and whether these depend on the iteration.
+        norms: the norms that are known.
+        expected: a program that it may be again.
 
     Raises:
         Untraceable: the rule is no straight program.
     """
-    lines = _Lines()
-    state = {slot: Symbol(lines, f"s{number}") for number, slot in enumerate(rule.slots)}
+    state: Dict[str, Symbol] = {}
+    lines = _Lines(state, norms)
+    state.update((slot, Symbol(lines, f"s{k}")) for k, slot in enumerate(rule.slots))
     step = _Step(lines, dict(state), rates, decays, iteration, h)
-    before = dict(vars(rule))
+    before, last = dict(vars(rule)), True
     try:
         value = rule.update(step)
+    except _UnknownNorm as unknown:
+        value, last = unknown.of, False
     except Untraceable:
         raise
     except Exception as error:  # it is found again, and told, where the rule meets real arrays
@@ -92,37 +125,49 @@ def trace(
         raise Untraceable("what it returns does not depend on its arrays")
     if vars(rule) != before:
         raise Untraceable("it keeps something in itself")
-    if any(step.state.get(slot) is not symbol for slot, symbol in state.items()):
+    if step.state.keys() != state.keys() or any(step.state[k] is not state[k] for k in state):
         raise Untraceable("it puts another array into its state")
-    if len(step.state) != len(state):
-        raise Untraceable("it puts another array into its state")
-    found = (
-        tuple(lines.operations),
-        tuple(symbol.value for symbol in state.values()),
-        value.value,
-        len(lines.scalars),
-    )
-    if known != found:
-        known = Program(tuple(Operation(*line) for line in found[0]), *found[1:])
-    return known, lines.scalars, step.reads_iteration
+    found = lines.since_the_last_norm(value)
+    if expected != found:
+        expected = Program(tuple(Operation(*line) for line in found[0]), *found[1:])
+    return Trace(expected, lines.scalars, last, step.reads_iteration or bool(lines.asked))
 
 
 class PerParameter(np.ndarray):
     """A scalar that each parameter has a value of its own for."""
+
+    def __bool__(self) -> bool:
+        raise Untraceable("it branches on what parameters may differ in")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
+        found = super().__array_function__(function, types, args, more)
+        return found.view(PerParameter) if isinstance(found, np.ndarray) else found
+
+
+class _UnknownNorm(Exception):
+    def __init__(self, of: Symbol) -> None:
+        self.of = of
 
 
 _ARRAY = np.empty(1, F)
 
 
 class _Lines:
-    def __init__(self) -> None:
+    """The lines written so far. Names of what is in memory end with how many norms were asked for.
+
+    At a norm, its array takes the gradient's place, the state is written, and all else is lost.
+    """
+
+    def __init__(self, state: Dict[str, Symbol], norms: Optional[Norms]) -> None:
         self.operations: List[Tuple[str, Tuple[str, ...]]] = []
         self.scalars: Scalars = []
         self.registers: Dict[int, Symbol] = {}
+        self.asked = 0
+        self._state, self._norms, self._first = state, norms, 0
 
     def write(self, name: str, *operands: Any) -> str:
         self.operations.append((name, tuple(map(self.operand, operands))))
-        return f"v{len(self.operations) - 1}"
+        return f"v{self._first + len(self.operations) - 1}"
 
     def operand(self, what: Any) -> str:
         if isinstance(what, Symbol):
@@ -140,6 +185,44 @@ class _Lines:
             what = F(what)
         self.scalars.append(what)
         return f"c{len(self.scalars) - 1}"
+
+    def norm(self, of: Symbol) -> np.ndarray:
+        """Return the norms of an array, one for each parameter."""
+        if self._norms is None:
+            raise Untraceable("it takes a norm")
+        if of.value == "w":
+            return self._norms.weights().view(PerParameter)
+        if self.asked == len(self._norms.known):
+            raise _UnknownNorm(of)
+        self.asked += 1
+        self._first += len(self.operations)
+        self.operations, self.scalars, self.registers = [], [], {}
+        of.value = f"g.{self.asked}"
+        for k, symbol in enumerate(self._state.values()):
+            if symbol is not of:
+                symbol.value = f"s{k}.{self.asked}"
+        return self._norms.known[self.asked - 1].view(PerParameter)
+
+    def since_the_last_norm(self, value: Symbol) -> Tuple[Any, ...]:
+        """Return a program's fields."""
+        state = tuple(symbol.value for symbol in self._state.values())
+        if not self.asked:
+            return tuple(self.operations), state, value.value, len(self.scalars)
+        operations = tuple(
+            (name, tuple(map(self._renamed, operands))) for name, operands in self.operations
+        )
+        state = tuple(map(self._renamed, state))
+        return operations, state, self._renamed(value.value), len(self.scalars)
+
+    def _renamed(self, name: str) -> str:
+        if name[0] in "wc":
+            return name
+        if name[0] == "v" and int(name[1:]) >= self._first:
+            return f"v{int(name[1:]) - self._first}"
+        known, _, norm = name.partition(".")
+        if norm != str(self.asked):
+            raise Untraceable("after a norm it needs more than the array that this was of")
+        return known
 
 
 class _Step:
@@ -258,7 +341,16 @@ def _copyto(lines: _Lines, target: Any, source: Any) -> None:
     target.assign(lines.operand(source))
 
 
-_FUNCTIONS: Dict[Any, Callable[..., Any]] = {np.where: _where, np.clip: _clip, np.copyto: _copyto}
+def _norm(lines: _Lines, values: Any) -> np.ndarray:
+    return lines.norm(values)
+
+
+_FUNCTIONS: Dict[Any, Callable[..., Any]] = {
+    np.where: _where,
+    np.clip: _clip,
+    np.copyto: _copyto,
+    np.linalg.norm: _norm,
+}
 
 
 class _Kernels:

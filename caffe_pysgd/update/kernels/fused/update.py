@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from operator import is_
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels.fused import layout
-from caffe_pysgd.update.kernels.fused.program import Program, Untraceable, trace
+from caffe_pysgd.update.kernels.fused.program import Norms, Program, Untraceable, trace
 from caffe_pysgd.update.kernels.fused.segments import POWERS, segments
 from caffe_pysgd.update.libm import address_of_powf
 from caffe_pysgd.update.parameter import Parameter
@@ -49,6 +49,19 @@ class Leaves(Enum):
     ANYTHING = layout.LEAVES_ANYTHING  # which saves writing it
 
 
+class _Phase:
+    """What a rule does up to the next norm, or to the end."""
+
+    def __init__(
+        self, program: Program, compiled: Callable[..., int], scalars: np.ndarray, threads: int
+    ) -> None:
+        self.program, self.compiled, self.scalars = program, compiled, scalars
+        self.reads_iteration = True
+        _, arrays = segments(program, exact=True)  # the most that it may need
+        self._scratches = [layout.scratch(arrays, len(program.state)) for _ in range(threads)]
+        self.scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
+
+
 class FusedUpdate:
     """Takes all parameters of one rule from their gradients to their new weights.
 
@@ -69,6 +82,7 @@ class FusedUpdate:
         self._seen: List[List[np.ndarray]] = [[] for _ in tasks]
         self._addresses = np.zeros((len(tasks), layout.SLOTS + len(rule.slots)), np.int64)
         self._decays = np.array([task.decay for task in tasks], F)
+        self._gradient_decays = np.array([F(0) if t.decoupled else t.decay for t in tasks], F)
         alike: Dict[HyperParameters, List[int]] = {}
         for number, task in enumerate(tasks):
             alike.setdefault(task.h, []).append(number)
@@ -96,11 +110,14 @@ class FusedUpdate:
             ("data", layout.NEW_DATA),
         ]
         self._shares = _shares(self._chunks[:, layout.COUNT])
-        self._figures_address = self._figures.ctypes.data
+        tables = (self._addresses, self._chunks, self._figures)
+        self._addresses_address, self._chunks_address, self._figures_address = (
+            table.ctypes.data for table in tables
+        )
         self._powf = address_of_powf()
-        self._program: Optional[Program] = None
-        self._rates, self._reads_iteration = np.zeros(0, F), True
-        self._trace(np.zeros(len(tasks), F), 0)
+        self._phases: List[_Phase] = []
+        self._traced_for: Optional[np.ndarray] = None
+        self._trace_all(np.zeros(len(tasks), F), 0)
 
     def run(
         self,
@@ -124,57 +141,91 @@ class FusedUpdate:
             Untraceable: the rule is no such program any more; nothing was updated.
         """
         self._look_where_they_are()
-        self._trace(np.array(rates, F), iteration)
-        self._scalars[:, layout.CLIP] = clip
-        self._scalars[:, layout.NORMALIZATION] = normalization
-        rest = (self._powf, self._figures_address if measure else 0, leaves.value)
+        now = np.array(rates, F)
+        if self._traced_for is None or not np.array_equal(now, self._traced_for):
+            self._trace_all(now, iteration)
+        known: List[np.ndarray] = []
+        for number, phase in enumerate(self._phases):
+            if known:
+                self._trace(number, now, iteration, known)
+            first, last = number == 0, phase is self._phases[-1]
+            own = (clip, normalization, self._gradient_decays) if first else (F(1), F(1), F(0))
+            for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), own):
+                phase.scalars[:, column] = value
+            figures = self._figures_address if measure and (first or last) else 0
+            self._call(phase, figures, leaves.value if last else layout.LEAVES_VALUE)
+            if not last:
+                raw = self._figures[:, : layout.UPDATE].copy()
+                known.append(_norms([task.parameter.diff for task in self._tasks]))
+            elif known and measure:  # the gradient's, which the last phase did not see
+                self._figures[:, : layout.UPDATE] = raw
+
+    def _call(self, phase: _Phase, figures: int, leaves: int) -> None:
+        """Let all threads do their shares of a phase."""
+        tables = (self._addresses_address, phase.scalars.ctypes.data, self._chunks_address)
         calls = [
-            (*self._tables, first, last, scratch, *rest)
-            for (first, last), scratch in zip(self._shares, self._scratch_addresses)
+            (*tables, first, last, scratch, self._powf, figures, leaves)
+            for (first, last), scratch in zip(self._shares, phase.scratch_addresses)
         ]
-        others = [_pool().submit(self._pass, *call) for call in calls[1:]]
-        self._pass(*calls[0])
+        others = [_pool().submit(phase.compiled, *call) for call in calls[1:]]
+        phase.compiled(*calls[0])
         wait(others)
 
-    def _trace(self, rates: np.ndarray, iteration: int) -> None:
-        """Bring the rule's scalars up to date, and the pass, if the rule does something else now.
+    def _trace_all(self, rates: np.ndarray, iteration: int) -> None:
+        """Bring programs and scalars up to date; norms that nobody knows yet are taken for 1.
 
-        A rule may branch on anything but values: on the rate, on the iteration.
+        A rule may branch on anything but values and scalars of single parameters. So it may do
+        something else at another iteration, and is traced again unless it does not look at that.
+
+        Raises:
+            Untraceable: the rule is no program any more.
         """
-        if not self._reads_iteration and np.array_equal(rates, self._rates):
-            return
+        self._traced_for = None
+        known: List[np.ndarray] = []
+        while not self._trace(len(known), rates, iteration, known):
+            known.append(np.ones(len(self._tasks), F))
+        del self._phases[len(known) + 1 :]
+        if not known and not self._phases[0].reads_iteration:
+            self._traced_for = rates
+
+    def _trace(
+        self, number: int, rates: np.ndarray, iteration: int, known: List[np.ndarray]
+    ) -> bool:
+        """Bring a phase up to date; return whether it is the last one."""
+        phase = self._phases[number] if number < len(self._phases) else None
         traced = [
-            trace(self._rule, h, rates[rows], self._decays[rows], iteration, self._program)
+            trace(
+                self._rule,
+                h,
+                rates[rows],
+                self._decays[rows],
+                iteration,
+                Norms(partial(self._norms_of_weights, rows), [norms[rows] for norms in known]),
+                phase.program if phase else None,
+            )
             for h, rows in self._alike
         ]
-        program, _, _ = traced[0]
-        if any(other != program for other, _, _ in traced[1:]):
+        first = traced[0]
+        if any((t.program, t.last) != (first.program, first.last) for t in traced[1:]):
             raise Untraceable("it does not do the same with all hyper-parameters")
-        if program is not self._program:
-            self._begin(program)
-        for (_, rows), (_, scalars, _) in zip(self._alike, traced):
-            for number, values in enumerate(scalars, layout.RULE):
-                self._scalars[rows, number] = values
-        self._rates = rates
-        self._reads_iteration = any(reads for *_, reads in traced)
+        if phase is None or phase.program is not first.program:
+            scalars = np.zeros((len(self._tasks), layout.RULE + first.program.scalars), F)
+            phase = _Phase(first.program, self._compiled(first.program), scalars, len(self._shares))
+            self._phases[number : number + 1] = [phase]
+        for (_, rows), one in zip(self._alike, traced):
+            for column, values in enumerate(one.scalars, layout.RULE):
+                phase.scalars[rows, column] = values
+        phase.reads_iteration = any(one.reads_iteration for one in traced)
+        return first.last
+
+    def _norms_of_weights(self, rows: Any) -> np.ndarray:
+        return _norms([task.parameter.data for task in self._tasks])[rows]
 
     @property
     def takes_powers(self) -> bool:
         """Whether the rule takes powers, which without ``exact`` are not libm's."""
-        assert self._program is not None
-        return any(operation.name in POWERS for operation in self._program.operations)
-
-    def _begin(self, program: Program) -> None:
-        """Take the pass of a program, and make the room that it needs."""
-        self._pass = self._compiled(program)
-        self._program = program
-        self._scalars = np.zeros((len(self._tasks), layout.RULE + program.scalars), F)
-        for row, task in zip(self._scalars, self._tasks):
-            row[layout.DECAY] = F(0) if task.decoupled else task.decay
-        _, arrays = segments(program, exact=True)  # the most that it may need
-        self._scratches = [layout.scratch(arrays, len(program.state)) for _ in self._shares]
-        self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
-        self._tables = [a.ctypes.data for a in (self._addresses, self._scalars, self._chunks)]
+        programs = (phase.program for phase in self._phases)
+        return any(operation.name in POWERS for p in programs for operation in p.operations)
 
     def unfit(self) -> Optional[Tuple[int, int]]:
         """Return a parameter whose last update was not finite, and in how many values."""
@@ -223,6 +274,11 @@ class FusedUpdate:
             }
             for row in range(len(self._tasks))
         ]  # fmt: skip
+
+
+def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the L2 norms of arrays, with the bits of a rule's own ``np.linalg.norm``."""
+    return np.array([np.linalg.norm(array) for array in arrays], F)
 
 
 def _shares(counts: np.ndarray) -> List[tuple[int, int]]:
