@@ -91,7 +91,7 @@ class Caffe(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make .venv with Caffe and this project.")
-    parser.add_argument("--extras", default="test", help="comma-separated extras of setup.py")
+    parser.add_argument("--extras", default="test", help="comma-separated extras of pyproject.toml")
     extras = {name.strip() for name in parser.parse_args().extras.split(",") if name.strip()}
     if is_up_to_date(extras):
         return

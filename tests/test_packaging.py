@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: Any) -> Path:
     for name in ("caffe_pysgd", "prototxt_templates", "tests", "examples"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*_lmdb", ".*")
         shutil.copytree(PROJECT / name, copy / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, copy)
     run([sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation",
          "--wheel-dir", str(folder)], cwd=copy)  # fmt: skip
