@@ -11,7 +11,7 @@ import ctypes
 import ctypes.util
 import re
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping
+from typing import Callable, Container, Dict, List, Mapping
 
 import numpy as np
 
@@ -121,6 +121,13 @@ class Board:
     def __getitem__(self, name: str) -> np.float32:
         return self._values[name]
 
+    def free(self, name: str, reserved: Container[str] = ()) -> str:
+        """Return a name that nothing has yet: this one, or with a number."""
+        free, number = name, 2
+        while free in self._values or free in reserved:
+            free, number = f"{name}_{number}", number + 1
+        return free
+
     def know(self, name: str, value: object) -> None:
         """Let formulas use a value that needs no line of its own, such as a hyper-parameter."""
         self._values[name] = F(value)
@@ -139,7 +146,8 @@ class Board:
             value: what the formula comes to.
             numbers: what to show instead of the formula with numbers.
         """
-        numbers = numbers or _plain(formula.format_map(_Numbers(self._values, self.t)))
+        known = _Numbers(self._values, self.t)
+        numbers = numbers or _plain(re.sub(r"{([^{}]*)}", lambda name: known[name[1]], formula))
         self._add(name, formula.replace("{", "").replace("}", ""), numbers, "", F(value))
 
     def copy(self, name: str, of: str, because: str = "") -> None:
@@ -171,8 +179,9 @@ class Board:
             self.fused_lines += 1
             self.write(name, f"{{{a}}} · {{{x}}} + {{{y}}}", once)
         else:
-            self.compute("product", a, "·", x)
-            self.compute(name, "product", "+", y)
+            rounded = self.free("product")
+            self.compute(rounded, a, "·", x)
+            self.compute(name, rounded, "+", y)
 
     def power(self, name: str, base: str, exponent: float) -> None:
         """Write a power as the kernels compute it, which need not be the correctly rounded one."""

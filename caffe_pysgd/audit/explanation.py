@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.audit.arithmetic import Board, Line, fuses, hexadecimal
-from caffe_pysgd.audit.boards import BOARDS
+from caffe_pysgd.audit.derivation import write_rule
 from caffe_pysgd.audit.rate_formulas import rate_of
 from caffe_pysgd.update import HyperParameters, UpdateRule
-from caffe_pysgd.update.kernels import Kernels
+from caffe_pysgd.update.kernels import Kernels, Untraceable
 from caffe_pysgd.update.schedule import schedule_of
 
 F = np.float32
@@ -38,7 +38,7 @@ class Element:
         clip_norm: their common norm, if it is known.
         values: what the update left: the stages' values by the names of the board's lines,
             ``weight`` and each slot before it, and ``new`` of each after it.
-        norms: for LARS and LAMB the parameter's norms that their trust ratio is made of.
+        norms: the norms that the rule took, in order; whether each is that of the weights.
     """
 
     parameter: str
@@ -58,7 +58,7 @@ class Element:
     clip_factor: Optional[float]
     clip_norm: Optional[float]
     values: Mapping[str, np.float32]
-    norms: Mapping[str, np.float32] = field(default_factory=dict)
+    norms: Sequence[Tuple[bool, np.float32]] = ()
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,11 @@ def explain(e: Element, trained_again: bool = False) -> Explanation:
     _write_rate(board, e)
     for slot in e.rule.slots:
         board.give(slot, e.values[slot], "before the update")
-    write_rule = BOARDS.get(e.rule_name)
-    if write_rule:
-        write_rule(board)
-    else:
+    reason = ""
+    try:
+        write_rule(board, e.rule, e.h, e.iteration, e.norms)
+    except Untraceable as untraceable:
+        reason = str(untraceable)
         for slot in e.rule.slots:
             board.give(f"new {slot}", e.values[f"new {slot}"], f"by {e.rule_name}")
         board.give("update", e.values["update"], f"by {e.rule_name}")
@@ -149,15 +150,12 @@ def explain(e: Element, trained_again: bool = False) -> Explanation:
     place = ", ".join(map(str, e.index))
     title = f"{e.parameter} [{place}] at iteration {e.iteration}: rule {e.rule_name}"
     source = "trained again" if trained_again else "recorded"
-    return Explanation(title, board.lines, _notes(board, e, trained_again), source)
+    return Explanation(title, board.lines, _notes(board, e, reason, trained_again), source)
 
 
 def _know_settings(board: Board, e: Element) -> None:
     for name in _IN_RULES:
         board.know(name, getattr(e.h, name))
-    for name in ("weight_norm", "step_norm"):
-        if name in e.norms:
-            board.know(name, e.norms[name])
     board.know("weight_decay", e.h.weight_decay)
     board.know("lr_mult", e.lr_mult)
     board.know("decay_mult", e.decay_mult)
@@ -228,12 +226,12 @@ def _write_norm_clipping(board: Board, e: Element) -> None:
     board.compute("clipped", "gradient", "·", "clip_factor")
 
 
-def _notes(board: Board, e: Element, trained_again: bool) -> List[str]:
+def _notes(board: Board, e: Element, reason: str, trained_again: bool) -> List[str]:
     notes = [f"Every line is rounded to float32 (kernels {e.kernels.name})."]
     if board.fused_lines:
         notes.append("a · b + c is a fused multiply-add: rounded once.")
-    if e.rule_name not in BOARDS:
-        notes.append(f"What {e.rule_name} computes only its own code can tell.")
+    if reason:
+        notes.append(f"What {e.rule_name} computes only its own code can tell: {reason}.")
     if trained_again:
         notes.append(
             "No probe recorded this weight; trained again up to here, the run came to all that was "

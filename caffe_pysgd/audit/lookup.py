@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd import pycaffe
+from caffe_pysgd.audit.derivation import takes_norms
 from caffe_pysgd.audit.explanation import Element
 from caffe_pysgd.audit.replay import compare_update
 from caffe_pysgd.audit.retraining import Retraining, importing_from, working_directory
@@ -64,8 +66,8 @@ def find_element(
     with working_directory(store):
         facts = _Facts(store, place)
         values = _probed(store, place)
-        if values and facts.rule_name not in ("lars", "lamb"):  # these need norms, too
-            return Found(facts.element(values, {}, facts.kernels(), facts.norm), False)
+        if values and not takes_norms(facts.rule, facts.h):
+            return Found(facts.element(values, [], facts.kernels(), facts.norm), False)
         retraining, watcher = _train_again(store, place, progress)
         updater = retraining.solver.updater
         clip_norm = updater.clipping.l2norm_diff if updater.clipping else None
@@ -177,14 +179,15 @@ class _Facts:
                 continue
         return make_kernels("numpy", None)
 
-    def _rule(self) -> UpdateRule:
+    @cached_property
+    def rule(self) -> UpdateRule:
         with importing_from(str(Path(self._manifest["source"]).parent)):
             return make_rule(self.rule_name)
 
     def element(
         self,
         values: Dict[str, np.float32],
-        norms: Dict[str, np.float32],
+        norms: Sequence[Tuple[bool, np.float32]],
         kernels: Kernels,
         clip_norm: Optional[np.float32],
     ) -> Element:
@@ -196,7 +199,7 @@ class _Facts:
             element=self._place.element,
             count=parameter.count,
             iteration=row["iteration"],
-            rule=self._rule(),
+            rule=self.rule,
             rule_name=self.rule_name,
             common=self.common,
             h=self.h,

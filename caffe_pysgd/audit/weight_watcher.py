@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from caffe_pysgd.update import Observer, Parameter, Stage, Updater
-from caffe_pysgd.update.bias_correction import correction
+from caffe_pysgd.update import Observer, Parameter, ParameterStep, Stage, Updater
+from caffe_pysgd.update.kernels import Untraceable
+from caffe_pysgd.update.kernels.fused.program import Norms, trace
 
 F = np.float32
 
@@ -26,12 +27,12 @@ class WeightWatcher(Observer):
     Attributes:
         values: what there was, by the names that an explanation gives its lines; empty until the
             iteration has come, and for a parameter that is frozen then.
-        norms: for LARS and LAMB the norms that the trust ratio is made of.
+        norms: the norms that the rule took, in order; whether each is that of the weights.
     """
 
     def __init__(self, updater: Updater, parameter: int, element: int, iteration: int) -> None:
         self.values: Dict[str, np.float32] = {}
-        self.norms: Dict[str, np.float32] = {}
+        self.norms: List[Tuple[bool, np.float32]] = []
         self._updater, self._number = updater, parameter
         self._element, self._iteration = element, iteration
         self._before: Dict[str, np.float32] = {}
@@ -63,32 +64,46 @@ class WeightWatcher(Observer):
         if parameter is not self._watched:
             return
         self.values[_LINES.get(stage, stage.value)] = F(array[self._element])
-        if stage is Stage.REGULARIZED and self._rule == "lars":
-            self._take_norms(parameter.data, parameter.diff + self._decay * parameter.data)
+        if stage is Stage.REGULARIZED:
+            self.norms = self._norms(parameter, array)
         if stage is Stage.UPDATE:
             self.values.update(self._before)
             for slot, values in self._updater.states[self._number].items():
                 self.values[f"new {slot}"] = F(values[self._element])
-            if self._rule == "lamb":
-                self._take_norms(parameter.data, self._step_of_lamb(parameter))
 
-    @property
-    def _rule(self) -> str:
-        return self._updater.treatments[self._number].rule.name
+    def _norms(self, parameter: Parameter, gradient: np.ndarray) -> List[Tuple[bool, np.float32]]:
+        """Return the norms that the rule is about to take, by letting it work on copies.
 
-    @property
-    def _decay(self) -> np.float32:
-        h = self._updater.treatments[self._number].h
-        return h.weight_decay * F(self._watched.decay_mult)
+        A rule that keeps something in itself is left alone.
+        """
+        treatment = self._updater.treatments[self._number]
+        rule, h, one = treatment.rule, treatment.h, np.ones(1, F)
+        try:
+            trace(rule, h, one, one, self._iteration, Norms(lambda: one, [one] * 8))
+        except Untraceable:
+            return []
+        taken: List[Tuple[bool, np.float32]] = []
 
-    def _step_of_lamb(self, parameter: Parameter) -> np.ndarray:
-        h, state = self._updater.treatments[self._number].h, self._updater.states[self._number]
-        t = self._iteration + 1
-        m = state["m"] / correction(h.momentum, t)
-        v = state["v"] / correction(h.momentum2, t)
-        step: np.ndarray = m / (np.sqrt(v) + h.delta) + self._decay * parameter.data
-        return step
+        class Watched(np.ndarray):
+            def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
+                result = super().__array_function__(function, types, args, more)
+                if function is np.linalg.norm:
+                    taken.append((args[0] is data, F(result)))
+                return result
 
-    def _take_norms(self, data: np.ndarray, step: np.ndarray) -> None:
-        self.norms["weight_norm"] = F(np.linalg.norm(data))
-        self.norms["step_norm"] = F(np.linalg.norm(step))
+        data = parameter.data.copy().view(Watched)
+        states = self._updater.states[self._number]
+        state = {slot: array.copy().view(Watched) for slot, array in states.items()}
+        step = ParameterStep(
+            parameter.name,
+            gradient.copy().view(Watched),
+            data,
+            state,
+            self._updater.local_rate(self._number),
+            h.weight_decay * F(parameter.decay_mult),
+            self._iteration,
+            h,
+            self._updater.kernels,
+        )
+        rule.update(step)
+        return taken

@@ -10,7 +10,6 @@ import pytest
 
 from caffe_pysgd import pycaffe
 from caffe_pysgd.audit.arithmetic import decimal, fuses, hexadecimal, multiply_add
-from caffe_pysgd.audit.boards import BOARDS
 from caffe_pysgd.audit.explanation import Element, explain
 from caffe_pysgd.audit.rate_formulas import rate_of
 from caffe_pysgd.audit.weight_watcher import WeightWatcher
@@ -105,8 +104,51 @@ def test_every_line_gives_the_bits_of_the_update(rule: str, options: str, kernel
             assert lines[f"new {slot}"].computed == element_at.values[f"new {slot}"]
 
 
-def test_there_is_a_board_for_every_rule() -> None:
-    assert list(BOARDS) == list(RULES)
+OWN_RULES = """
+import numpy as np
+import caffe_pysgd
+
+class Signum(caffe_pysgd.UpdateRule):
+    slots = ("momentum",)
+
+    def update(self, p):
+        momentum = p.state["momentum"]
+        surprise = p.gradient - momentum
+        momentum += (1 - p.h.momentum ** (p.iteration + 1)) * surprise
+        direction = np.where(np.abs(momentum) > 1e-3, np.sign(momentum), 0 * momentum)
+        return p.rate * direction
+
+class Unit(caffe_pysgd.UpdateRule):
+    def update(self, p):
+        step = np.maximum(p.gradient, -p.data) * np.linalg.norm(p.data)
+        return p.rate * (step / np.linalg.norm(step))
+
+class Centred(caffe_pysgd.UpdateRule):
+    def update(self, p):
+        return p.rate * (p.gradient - p.gradient.mean())
+"""
+
+
+@pytest.mark.parametrize("kernels", ["fused", "numpy"])
+def test_a_rule_of_ones_own_is_told_in_the_words_of_its_source(
+    kernels: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "explained_rules.py").write_text(OWN_RULES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = explain(trained("explained_rules:Signum", kernels, settings("sgd"), 103, 64))
+    formulas = {line.name: line.formula for line in told.lines}
+    assert formulas["surprise"] == "regularized - momentum"
+    assert formulas["new momentum"].startswith("momentum + product")
+    assert formulas["update"] == "local_rate · direction"
+    assert not told.differing and "all 7 values" in told.verdict
+    unit = explain(trained("explained_rules:Unit", kernels, settings("sgd"), 103, 64))
+    formulas = {line.name: line.formula for line in unit.lines}
+    assert formulas["step"] == "greater · weight_norm"
+    assert formulas["update"] == "local_rate · quotient"
+    assert not unit.differing
+    centred = explain(trained("explained_rules:Centred", kernels, settings("sgd"), 103, 64))
+    assert not centred.differing
+    assert any(note.endswith("can tell: it asks for an array's mean.") for note in centred.notes)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -65,12 +65,14 @@ class Trace(NamedTuple):
         scalars: the program's.
         last: whether the program ends with the update value.
         reads_iteration: whether the scalars may be others at another iteration.
+        first: how many operations there were before the program's.
     """
 
     program: Program
     scalars: Scalars
     last: bool
     reads_iteration: bool
+    first: int
 
 
 class Norms(NamedTuple):
@@ -130,11 +132,14 @@ def trace(
     found = lines.since_the_last_norm(value)
     if expected != found:
         expected = Program(tuple(Operation(*line) for line in found[0]), *found[1:])
-    return Trace(expected, lines.scalars, last, step.reads_iteration or bool(lines.asked))
+    reads_iteration = step.reads_iteration or bool(lines.asked)
+    return Trace(expected, lines.scalars, last, reads_iteration, lines.first)
 
 
 class PerParameter(np.ndarray):
     """A scalar that each parameter has a value of its own for."""
+
+    is_one_scalar = False  # and so may be a double, which NumPy rounds where it meets an array
 
     def __bool__(self) -> bool:
         raise Untraceable("it branches on what parameters may differ in")
@@ -142,6 +147,10 @@ class PerParameter(np.ndarray):
     def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
         found = super().__array_function__(function, types, args, more)
         return found.view(PerParameter) if isinstance(found, np.ndarray) else found
+
+
+def _per_parameter(values: np.ndarray) -> PerParameter:
+    return values if isinstance(values, PerParameter) else values.view(PerParameter)
 
 
 class _UnknownNorm(Exception):
@@ -163,11 +172,11 @@ class _Lines:
         self.scalars: Scalars = []
         self.registers: Dict[int, Symbol] = {}
         self.asked = 0
-        self._state, self._norms, self._first = state, norms, 0
+        self._state, self._norms, self.first = state, norms, 0
 
     def write(self, name: str, *operands: Any) -> str:
         self.operations.append((name, tuple(map(self.operand, operands))))
-        return f"v{self._first + len(self.operations) - 1}"
+        return f"v{self.first + len(self.operations) - 1}"
 
     def operand(self, what: Any) -> str:
         if isinstance(what, Symbol):
@@ -175,7 +184,7 @@ class _Lines:
         if isinstance(what, str):
             return what
         if isinstance(what, PerParameter):
-            if what.dtype != F:
+            if what.dtype != F and not what.is_one_scalar:
                 raise Untraceable(f"it computes in {what.dtype}")
         elif type(what) is not F:
             if np.ndim(what):
@@ -191,17 +200,17 @@ class _Lines:
         if self._norms is None:
             raise Untraceable("it takes a norm")
         if of.value == "w":
-            return self._norms.weights().view(PerParameter)
+            return _per_parameter(self._norms.weights())
         if self.asked == len(self._norms.known):
             raise _UnknownNorm(of)
         self.asked += 1
-        self._first += len(self.operations)
+        self.first += len(self.operations)
         self.operations, self.scalars, self.registers = [], [], {}
         of.value = f"g.{self.asked}"
         for k, symbol in enumerate(self._state.values()):
             if symbol is not of:
                 symbol.value = f"s{k}.{self.asked}"
-        return self._norms.known[self.asked - 1].view(PerParameter)
+        return _per_parameter(self._norms.known[self.asked - 1])
 
     def since_the_last_norm(self, value: Symbol) -> Tuple[Any, ...]:
         """Return a program's fields."""
@@ -217,8 +226,8 @@ class _Lines:
     def _renamed(self, name: str) -> str:
         if name[0] in "wc":
             return name
-        if name[0] == "v" and int(name[1:]) >= self._first:
-            return f"v{int(name[1:]) - self._first}"
+        if name[0] == "v" and int(name[1:]) >= self.first:
+            return f"v{int(name[1:]) - self.first}"
         known, _, norm = name.partition(".")
         if norm != str(self.asked):
             raise Untraceable("after a norm it needs more than the array that this was of")
@@ -239,7 +248,7 @@ class _Step:
     ) -> None:
         self.gradient, self.data = Symbol(lines, "g"), _Constant(lines, "w")
         self.state, self.h, self.kernels = state, h, _Kernels(lines)
-        self.rate, self.decay = rates.view(PerParameter), decays.view(PerParameter)
+        self.rate, self.decay = _per_parameter(rates), _per_parameter(decays)
         self._iteration, self.reads_iteration = iteration, False
 
     @property
@@ -255,8 +264,8 @@ class _Step:
 # NumPy's functions whose bits a compiler is sure of, under their names in a program.
 _ARITHMETIC = ("add", "subtract", "multiply", "divide", "negative", "sqrt", "square", "absolute")
 _CHOICES = ("sign", "maximum", "minimum", "greater", "greater_equal", "less", "less_equal", "equal")
-_NAMES = {name: name for name in (*_ARITHMETIC, *_CHOICES, "not_equal")}
-_NAMES.update({"true_divide": "divide", "fabs": "absolute"})
+NAMES = {name: name for name in (*_ARITHMETIC, *_CHOICES, "not_equal")}
+NAMES.update({"true_divide": "divide", "fabs": "absolute"})
 _POWERS = {2: "square", 0.5: "sqrt"}  # as an array's ``**`` takes them
 
 
@@ -273,7 +282,7 @@ class Symbol(NDArrayOperatorsMixin):
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, out: Tuple[Any, ...] = (), **more: Any
     ) -> Symbol:
-        name = _NAMES.get(ufunc.__name__)
+        name = NAMES.get(ufunc.__name__)
         if name is None or method != "__call__" or more:
             raise Untraceable(f"it calls np.{ufunc.__name__}")
         value = self.lines.write(name, *inputs)
