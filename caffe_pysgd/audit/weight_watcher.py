@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from caffe_pysgd.update import Observer, Parameter, ParameterStep, Stage, Updater
+from caffe_pysgd.update import Observer, Parameter, Stage, Updater
 from caffe_pysgd.update.kernels import Untraceable
 from caffe_pysgd.update.kernels.fused.program import Norms, trace
 
@@ -76,8 +77,7 @@ class WeightWatcher(Observer):
 
         A rule that keeps something in itself is left alone.
         """
-        treatment = self._updater.treatments[self._number]
-        rule, h, one = treatment.rule, treatment.h, np.ones(1, F)
+        rule, h, one = parameter.rule, parameter.h, np.ones(1, F)
         try:
             trace(rule, h, one, one, self._iteration, Norms(lambda: one, [one] * 8))
         except Untraceable:
@@ -92,18 +92,6 @@ class WeightWatcher(Observer):
                 return result
 
         data = parameter.data.copy().view(Watched)
-        states = self._updater.states[self._number]
-        state = {slot: array.copy().view(Watched) for slot, array in states.items()}
-        step = ParameterStep(
-            parameter.name,
-            gradient.copy().view(Watched),
-            data,
-            state,
-            self._updater.local_rate(self._number),
-            h.weight_decay * F(parameter.decay_mult),
-            self._iteration,
-            h,
-            self._updater.kernels,
-        )
-        rule.update(step)
+        state = {slot: array.copy().view(Watched) for slot, array in parameter.state.items()}
+        rule.update(replace(parameter, data=data, diff=gradient.copy().view(Watched), state=state))
         return taken

@@ -15,7 +15,6 @@ from caffe_pysgd.update import (
     HyperParameters,
     Observer,
     Parameter,
-    Treatment,
     Updater,
     make_rule,
 )
@@ -46,8 +45,19 @@ def build_updater(
     """
     if settings.module_path and settings.module_path not in sys.path:
         sys.path.insert(0, settings.module_path)
+    rules = {p.rule: make_rule(p.rule) for p in settings.parameters}
     parameters = [
-        Parameter(p.name, blob.data.reshape(-1), blob.diff.reshape(-1), p.lr_mult, p.decay_mult)
+        Parameter(
+            p.name,
+            blob.data.reshape(-1),
+            blob.diff.reshape(-1),
+            p.lr_mult,
+            p.decay_mult,
+            rules[p.rule],
+            HyperParameters(**{**settings.hyperparameters, **p.hyperparameters}),
+            p.freeze_until,
+            p.freeze_from,
+        )
         for p, blob in zip(settings.parameters, blobs)
     ]
     updater = Updater(
@@ -57,24 +67,10 @@ def build_updater(
         make_kernels(settings.kernels, pycaffe.library_path(), settings.exact),
         states=states,
         observers=observers,
-        treatments=_treatments(settings),
         clears_diffs=clears_diffs,
     )
     updater.prepare()
     return updater
-
-
-def _treatments(settings: UpdateSettings) -> List[Treatment]:
-    rules = {p.rule: make_rule(p.rule) for p in settings.parameters}
-    return [
-        Treatment(
-            rules[p.rule],
-            HyperParameters(**{**settings.hyperparameters, **p.hyperparameters}),
-            p.freeze_until,
-            p.freeze_from,
-        )
-        for p in settings.parameters
-    ]
 
 
 class Memory:
@@ -141,7 +137,7 @@ def _caffes_own(rules: Sequence[str], updater: Updater) -> bool:
     return (
         NATIVE_NAMES.issuperset(rules)
         and updater.schedule.known_to_caffe()
-        and not any(treatment.h.unknown_to_caffe() for treatment in updater.treatments)
+        and not any(p.h.unknown_to_caffe() for p in updater.parameters)
     )
 
 

@@ -16,9 +16,9 @@ from caffe_pysgd.update.rules import (
     find_rule,
     make_rule,
 )
+from caffe_pysgd.update.rules.calling import check
 from caffe_pysgd.update.statistics import Statistics
-from caffe_pysgd.update.treatment import Treatment
-from caffe_pysgd.update.updater import Updater, check
+from caffe_pysgd.update.updater import Updater
 
 __all__ = [
     "NATIVE_NAMES",
@@ -30,7 +30,6 @@ __all__ = [
     "ParameterStep",
     "Stage",
     "Statistics",
-    "Treatment",
     "UpdateRule",
     "Updater",
     "check",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Dict, Tuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -72,6 +72,15 @@ class HyperParameters:
             raise ValueError(
                 f"clip_type: found '{self.clip_type}', allowed are {', '.join(CLIP_TYPES)}"
             )
+
+    def following(self, common: HyperParameters, changes: Mapping[str, Any]) -> HyperParameters:
+        """Return these with the changes to what they have in common with others.
+
+        Raises:
+            ValueError: a value that is never allowed.
+        """
+        names = [name for name in changes if getattr(self, name) == getattr(common, name)]
+        return replace(self, **{name: changes[name] for name in names})
 
     @classmethod
     def beyond_caffe(cls) -> Tuple[str, ...]:

@@ -1,22 +1,49 @@
-"""One learnable parameter of a net, as the update sees it."""
+"""One learnable parameter, its state, and what applies to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import numpy as np
 
+from caffe_pysgd.update.hyperparameters import HyperParameters
 
-@dataclass
+if TYPE_CHECKING:
+    from caffe_pysgd.update.kernels import Kernels
+    from caffe_pysgd.update.schedule import Schedule
+
+F = np.float32
+
+
+@dataclass(eq=False)
 class Parameter:
-    """A learnable parameter: what Caffe calls a blob with data and diff.
+    """A learnable parameter: a blob with data and diff, and all that a rule may use.
+
+    Its arrays are float32, flat, C-contiguous, and changed in place.
 
     Attributes:
         name: its display name, ``layer/index``: ``conv1/0`` is the weights, ``conv1/1`` the bias.
-        data: the weights; float32, flat, C-contiguous; changed in place.
+        data: the weights; a rule sees them as they were before the update.
         diff: the accumulated gradient, same shape; the update turns it into the update value.
         lr_mult: multiplies the global rate (``param { lr_mult }``).
         decay_mult: multiplies the global weight decay (``param { decay_mult }``).
+        rule: turns the gradient into the update value; an updater's own if not given.
+        h: the hyper-parameters in force; an updater's own if not given. ``clip_gradients`` and
+            ``iter_size`` are common to all parameters and not read here.
+        freeze_until: it is not updated before this iteration.
+        freeze_from: it is not updated from this iteration on; None for never.
+        state: the rule's slots by name; a rule changes them in place.
+
+    An updater brings these up to date for every update:
+
+    Attributes:
+        schedule: whose rate it has.
+        rate: the local rate, ``rate * lr_mult``.
+        decay: the local decay, ``weight_decay * decay_mult``.
+        iteration: counted from 0, as Caffe does.
+        kernels: vector operations, for a rule that must have exact bits.
+        trusted: whether what a user's rule returns is used without a look.
     """
 
     name: str
@@ -24,8 +51,34 @@ class Parameter:
     diff: np.ndarray
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+    rule: Any = None
+    h: HyperParameters = None  # type: ignore[assignment]
+    freeze_until: int = 0
+    freeze_from: Optional[int] = None
+    state: Dict[str, np.ndarray] = field(default_factory=dict)
+    schedule: Schedule = None  # type: ignore[assignment]
+    rate: np.float32 = F(0)
+    decay: np.float32 = F(0)
+    iteration: int = 0
+    kernels: Kernels = None  # type: ignore[assignment]
+    trusted: bool = False
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """What a rule sees: clipped, normalized and, unless the rule decays itself, regularized."""
+        return self.diff
 
     @property
     def count(self) -> int:
         """The number of values."""
         return int(self.data.size)
+
+    @property
+    def ever_frozen(self) -> bool:
+        """Whether there is an iteration at which it stays as it is."""
+        return self.freeze_until > 0 or self.freeze_from is not None
+
+    def frozen(self, iteration: int) -> bool:
+        """Return whether it stays as it is at this iteration."""
+        after = self.freeze_from is not None and iteration >= self.freeze_from
+        return iteration < self.freeze_until or after

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 import numpy as np
 
 from caffe_pysgd.compare import other_bits
-from caffe_pysgd.update import gradient
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves, Task
+from caffe_pysgd.update.kernels import FusedKernels, Kernels, Leaves
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
+from caffe_pysgd.update.rules.base import UpdateRule
+from caffe_pysgd.update.stages import stages
 
 F = np.float32
 
@@ -66,7 +66,8 @@ def _differ(
     for leaves in Leaves:
         for measure in (False, True):
             found = dict(zip(names, table.copy()))
-            fused = _fuse(kernels, name, made, h, found)
+            fused = kernels.fuse(name, made, [_parameter(made, h, found)])
+            assert fused is not None
             if fused.takes_powers and not kernels.exact:
                 return ""
             fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
@@ -91,31 +92,15 @@ def _one_after_the_other(
     kernels: Kernels, rule: UpdateRule, h: HyperParameters, arrays: Dict[str, np.ndarray]
 ) -> Dict[str, np.ndarray]:
     """Do with single operations what a pass does; return the arrays after it."""
-    parameter = Parameter("self-check", arrays["data"], arrays["diff"])
-    state = {slot: arrays[slot] for slot in rule.slots}
-    decay = gradient.local_decay(parameter, h)
-    gradient.normalize(parameter, h, kernels)
-    if not rule.decoupled_decay:
-        gradient.regularize(parameter, h, decay, kernels)
-    step = ParameterStep(
-        parameter.name, parameter.diff, parameter.data, state, _RATE, decay, _ITERATION, h, kernels
-    )
-    value = rule.update(step)
-    kernels.axpy(F(-1), value, parameter.data)
-    return {"data": parameter.data, "diff": value.copy(), **state}
+    p = _parameter(rule, h, arrays)
+    p.rate, p.iteration, p.kernels = _RATE, _ITERATION, kernels
+    for _ in stages(p, replace(h, clip_gradients=F(-1)), _RATE, None, kernels):
+        pass
+    return {"data": p.data, "diff": p.diff, **p.state}
 
 
-def _fuse(
-    kernels: FusedKernels,
-    name: str,
-    rule: UpdateRule,
-    h: HyperParameters,
-    arrays: Dict[str, np.ndarray],
-) -> FusedUpdate:
-    parameter = Parameter("self-check", arrays["data"], arrays["diff"])
+def _parameter(rule: UpdateRule, h: HyperParameters, arrays: Dict[str, np.ndarray]) -> Parameter:
     state = {slot: arrays[slot] for slot in rule.slots}
-    decay = gradient.local_decay(parameter, h)
-    tasks: List[Task] = [Task(parameter, state, h, decay, rule.decoupled_decay)]
-    fused = kernels.fuse(name, rule, tasks)
-    assert fused is not None
-    return fused
+    p = Parameter("self-check", arrays["data"], arrays["diff"], rule=rule, h=h, state=state)
+    p.decay, p.trusted = h.weight_decay, True
+    return p

@@ -71,7 +71,7 @@ def trained(
         element=element,
         count=count,
         iteration=until,
-        rule=updater.treatments[0].rule,
+        rule=updater.parameters[0].rule,
         rule_name=rule,
         common=h,
         h=h,

@@ -825,12 +825,12 @@ def test_a_group_keeps_its_own_values_whatever_is_set_for_the_others(workdir: Pa
         "update: {params: [{match: 'conv/*', stepvalue: [100], momentum: 0.5}]}\n"
     )
     solver = get_solver(source)
-    made = [treatment.h for treatment in solver.updater.treatments]
+    made = [p.h for p in solver.updater.parameters]
     solver.step(3)
-    assert [treatment.h for treatment in solver.updater.treatments] == made
+    assert [p.h for p in solver.updater.parameters] == made
     solver.momentum, solver.param.base_lr = 0.25, 0.5
     solver.step(1)
-    own, common = solver.updater.treatments[0].h, solver.updater.treatments[-1].h
+    own, common = solver.updater.parameters[0].h, solver.updater.parameters[-1].h
     assert (own.momentum, own.stepvalue, own.base_lr) == (0.5, (100,), 0.5)
     assert (common.momentum, common.stepvalue, common.base_lr) == (0.25, (2,), 0.5)
 

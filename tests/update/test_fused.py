@@ -18,7 +18,6 @@ from caffe_pysgd.update import (
     Observer,
     Parameter,
     Statistics,
-    Treatment,
     Updater,
     UpdateRule,
     make_kernels,
@@ -58,7 +57,7 @@ def updater(
     rng = np.random.RandomState(5)
     exact = more.pop("exact", True)
     clears = more.pop("clears_diffs", False)
-    treatments = more.pop("treatments", None)
+    own = more.pop("own", {})
     given = dict(base_lr=0.01, weight_decay=0.02, delta=1e-6)
     given.update(momentum=0 if rule in WITHOUT_MOMENTUM else 0.9, **more)
     h = HyperParameters(**given)
@@ -66,10 +65,12 @@ def updater(
         Parameter(f"ip{i}/0", rng.standard_normal(n).astype(F), np.zeros(n, F), i % 3, i % 2)
         for i, n in enumerate(counts, 1)
     ]
+    for number, fields in own.items():
+        for name, value in fields.items():
+            setattr(parameters[number], name, value)
     return Updater(
         parameters, h, RULES[rule](), make_kernels(kernels, LIBRARY, exact),
         observers=observers, clears_diffs=clears,
-        treatments=treatments and treatments(h, RULES[rule]()),
     )  # fmt: skip
 
 
@@ -146,15 +147,12 @@ def test_figures_tell_what_is_not_finite() -> None:
 
 
 def test_parameters_may_have_rules_and_freezes_of_their_own() -> None:
-    def treatments(h: HyperParameters, rule: Any) -> List[Treatment]:
-        return [
-            Treatment(rule, h),
-            Treatment(Exponential(), h),  # which cannot be fused
-            Treatment(RULES["adam"](), h, freeze_until=2),
-            Treatment(rule, h, freeze_from=1),
-        ]
-
-    both = [updater(k, "sgd", [Figures()], treatments=treatments) for k in ("fused", "native")]
+    own = {
+        1: {"rule": Exponential()},  # which cannot be fused
+        2: {"rule": RULES["adam"](), "freeze_until": 2},
+        3: {"freeze_from": 1},
+    }
+    both = [updater(k, "sgd", [Figures()], own=own) for k in ("fused", "native")]
     for iteration in range(4):
         for some in both:
             fill(some, iteration)
@@ -282,7 +280,7 @@ def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
 
 def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> None:
     """No BLAS here rounds twice; NumPy does."""
-    monkeypatch.setattr("caffe_pysgd.update.updater.first_difference", lambda *_: "")
+    monkeypatch.setattr("caffe_pysgd.update.fusing.first_difference", lambda *_: "")
     fused, plain = updater("fused", "sgd"), updater("numpy", "sgd")
     assert isinstance(fused.kernels, FusedKernels)
     fused.kernels.rounds_once = False

@@ -15,7 +15,6 @@ from caffe_pysgd.update import (
     Observer,
     Parameter,
     Stage,
-    Treatment,
     Updater,
     make_kernels,
 )
@@ -38,8 +37,8 @@ def alone(parameter: Parameter, rule: str, h: HyperParameters) -> Updater:
 def test_each_parameter_is_updated_as_if_it_were_alone() -> None:
     other = HyperParameters(base_lr=0.3, lr_policy="step", gamma=0.5, stepsize=2, momentum2=0.9)
     both = parameters()
-    treatments = [Treatment(RULES["sgd"](), H), Treatment(RULES["adam"](), other)]
-    updater = Updater(both, H, RULES["sgd"](), make_kernels("numpy", None), treatments=treatments)
+    both[1].rule, both[1].h = RULES["adam"](), other
+    updater = Updater(both, H, RULES["sgd"](), make_kernels("numpy", None))
     expected = [alone(both[0], "sgd", H), alone(both[1], "adam", other)]
     for iteration in range(6):
         gradients = np.random.RandomState(iteration).standard_normal((2, 5)).astype(np.float32)
@@ -57,9 +56,8 @@ def test_a_frozen_parameter_and_its_history_stay_as_they_are(
     until: int, since: Any, moved: List[int]
 ) -> None:
     (parameter,) = parameters(1)
-    treatment = Treatment(RULES["sgd"](), H, freeze_until=until, freeze_from=since)
-    updater = Updater([parameter], H, treatment.rule, make_kernels("numpy", None),
-                      treatments=[treatment])  # fmt: skip
+    parameter.freeze_until, parameter.freeze_from = until, since
+    updater = Updater([parameter], H, RULES["sgd"](), make_kernels("numpy", None))
     seen = []
     for iteration in range(5):
         data, history = parameter.data.copy(), updater.states[0]["history"].copy()

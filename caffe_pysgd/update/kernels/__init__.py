@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Optional
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.update.kernels.fused import FusedKernels, FusedUpdate, Leaves, Task, Untraceable
+from caffe_pysgd.update.kernels.fused import FusedKernels, FusedUpdate, Leaves, Untraceable
 from caffe_pysgd.update.kernels.native import MissingSymbols, NativeKernels
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
@@ -62,7 +62,6 @@ __all__ = [
     "MissingSymbols",
     "NativeKernels",
     "NumpyKernels",
-    "Task",
     "Untraceable",
     "make_kernels",
 ]

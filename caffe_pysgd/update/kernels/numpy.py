@@ -98,14 +98,14 @@ class NumpyKernels:
         return statistics(x)
 
     def fuse(
-        self, name: str, rule: Any, tasks: Sequence[Any], checked: bool = False
+        self, name: str, rule: Any, parameters: Sequence[Any], checked: bool = False
     ) -> Optional[Any]:
         """Return a fused update of these parameters under a rule, where these kernels have one.
 
         Args:
             name: what the rule is called in ``unfused``.
             rule: its ``update`` and ``slots``.
-            tasks: the parameters, all with the same ``regularization_type``.
+            parameters: all with the same ``regularization_type``.
             checked: whether values of the update that are not finite are counted.
         """
         return None

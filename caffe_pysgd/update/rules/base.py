@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import Kernels
+from caffe_pysgd.update.parameter import Parameter
 
-
-@dataclass
-class ParameterStep:
-    """One parameter at one iteration: everything that a rule may use. All arrays are float32, flat.
-
-    Attributes:
-        name: the parameter's display name, such as ``conv1/0``.
-        gradient: clipped, normalized and, unless the rule decays by itself, regularized.
-        data: the weights, before the update.
-        state: the rule's slots by name; change them in place.
-        rate: the local rate, ``rate * lr_mult``.
-        decay: the local decay, ``weight_decay * decay_mult``, for rules that decay by themselves.
-        iteration: counted from 0, as Caffe does.
-        h: the hyper-parameters in force for this parameter.
-        kernels: vector operations, for a rule that must have exact bits.
-    """
-
-    name: str
-    gradient: np.ndarray
-    data: np.ndarray
-    state: Dict[str, np.ndarray]
-    rate: np.float32
-    decay: np.float32
-    iteration: int
-    h: HyperParameters
-    kernels: Kernels
+ParameterStep = Parameter
+"""What a rule's ``update`` is given."""
 
 
 class UpdateRule:

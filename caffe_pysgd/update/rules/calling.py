@@ -1,23 +1,30 @@
-"""Calling a rule of the user's: what it returns, raises or does to its state is looked at."""
+"""Calling a rule: what a user's returns, raises or does to its state is looked at."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
+from caffe_pysgd.update.schedule import Schedule
 
 F = np.float32
 
 
+_OWN = frozenset(RULES.values())
+
+
 def call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
-    """Call a rule of the user's, and look at what it returns and at what it did to its state.
+    """Return a rule's update value; of a user's rule, look at that and at what became of its state.
 
     The state must stay in the arrays that the rule was given: they are the snapshot's.
 
     Raises:
         UserError: naming rule, parameter and iteration.
     """
+    if step.trusted or type(rule) in _OWN:
+        return rule.update(step)
     slots = dict(step.state)
     try:
         value = rule.update(step)
@@ -63,5 +70,28 @@ def _where(rule: UpdateRule, step: ParameterStep) -> str:
 
 
 def name_of(rule: UpdateRule) -> str:
-    own = type(rule) not in RULES.values()
-    return f"{type(rule).__module__}:{type(rule).__qualname__}" if own else rule.name
+    """Return what a rule is called; a user's own is ``module:Class``."""
+    kind = type(rule)
+    return rule.name if kind in _OWN else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def is_own(rule: UpdateRule) -> bool:
+    """Return whether a rule is one of this package."""
+    return type(rule) in _OWN
+
+
+def check(h: HyperParameters, rule: UpdateRule) -> None:
+    """Check that a rule and a learning-rate policy accept the hyper-parameters.
+
+    Raises:
+        UserError: in the words ``field: found what, allowed what``.
+    """
+    Schedule(h)
+    try:
+        refusal = rule.check(h)
+    except Exception as error:
+        raise UserError(
+            f"{name_of(rule)}: check() raised {type(error).__name__}: {error}"
+        ) from error
+    if refusal:
+        raise UserError(refusal)

@@ -14,8 +14,9 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.kernels.fused import objects
 from caffe_pysgd.update.kernels.fused.probe import rounds_once
 from caffe_pysgd.update.kernels.fused.program import Program, Untraceable
-from caffe_pysgd.update.kernels.fused.update import FusedUpdate, Leaves, Task
+from caffe_pysgd.update.kernels.fused.update import FusedUpdate, Leaves
 from caffe_pysgd.update.kernels.native import NativeKernels
+from caffe_pysgd.update.parameter import Parameter
 
 
 class FusedKernels(NativeKernels):
@@ -42,13 +43,13 @@ class FusedKernels(NativeKernels):
         self.rounds_once = rounds_once(library_path)
 
     def fuse(
-        self, name: str, rule: Any, tasks: Sequence[Task], checked: bool = False
+        self, name: str, rule: Any, parameters: Sequence[Parameter], checked: bool = False
     ) -> Optional[FusedUpdate]:
         if name in self.unfused:
             return None
-        l1 = tasks[0].h.regularization_type == "L1"
+        l1 = parameters[0].h.regularization_type == "L1"
         try:
-            return FusedUpdate(rule, tasks, partial(self._compiled, l1=l1, checked=checked))
+            return FusedUpdate(rule, parameters, partial(self._compiled, l1=l1, checked=checked))
         except Untraceable as reason:
             self.unfused[name] = str(reason)
         except Exception as error:  # a mix of compiler versions can raise anything
@@ -61,4 +62,4 @@ class FusedKernels(NativeKernels):
         return objects.load(variant)
 
 
-__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Task", "Untraceable"]
+__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Untraceable"]

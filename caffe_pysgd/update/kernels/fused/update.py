@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from functools import cache, partial
 from operator import is_
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -24,21 +24,6 @@ F = np.float32
 # Waking another thread costs a quarter of a millisecond on a virtual machine: it must have as much
 # to do.
 _WORTH_A_THREAD = 1 << 19
-
-
-class Task(NamedTuple):
-    """One parameter of a fused update.
-
-    Attributes:
-        state: its slots by name.
-        decay: its local decay; ``decoupled`` where the rule applies that itself.
-    """
-
-    parameter: Parameter
-    state: Dict[str, np.ndarray]
-    h: HyperParameters
-    decay: np.float32
-    decoupled: bool
 
 
 class Leaves(Enum):
@@ -67,7 +52,7 @@ class FusedUpdate:
 
     Args:
         rule: what is traced: its ``update`` and ``slots``.
-        tasks: the parameters, all with the same ``regularization_type``.
+        parameters: all with the same ``regularization_type``.
         compiled: returns the pass of a program.
 
     Raises:
@@ -75,30 +60,33 @@ class FusedUpdate:
     """
 
     def __init__(
-        self, rule: Any, tasks: Sequence[Task], compiled: Callable[[Program], Callable[..., int]]
+        self,
+        rule: Any,
+        parameters: Sequence[Parameter],
+        compiled: Callable[[Program], Callable[..., int]],
     ) -> None:
         self._rule, self._compiled = rule, compiled
-        self._tasks = list(tasks)
-        self._seen: List[List[np.ndarray]] = [[] for _ in tasks]
-        self._addresses = np.zeros((len(tasks), layout.SLOTS + len(rule.slots)), np.int64)
-        self._decays = np.array([task.decay for task in tasks], F)
-        self._gradient_decays = np.array([F(0) if t.decoupled else t.decay for t in tasks], F)
+        self._parameters = list(parameters)
+        self._seen: List[List[np.ndarray]] = [[] for _ in parameters]
+        self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
+        self._decays = np.array([p.decay for p in parameters], F)
+        self._gradient_decays = F(0) if rule.decoupled_decay else self._decays
         alike: Dict[HyperParameters, List[int]] = {}
-        for number, task in enumerate(tasks):
-            alike.setdefault(task.h, []).append(number)
+        for number, p in enumerate(parameters):
+            alike.setdefault(p.h, []).append(number)
         self._alike: List[Tuple[HyperParameters, Any]] = [
             (h, np.array(rows) if len(alike) > 1 else slice(None)) for h, rows in alike.items()
         ]
-        self._counts = np.array([task.parameter.count for task in tasks])
+        self._counts = np.array([p.count for p in parameters])
         self._chunks = np.array(
             [
-                (number, start, min(CHUNK, task.parameter.count - start), 0)
-                for number, task in enumerate(tasks)
-                for start in range(0, task.parameter.count, CHUNK)
+                (number, start, min(CHUNK, p.count - start), 0)
+                for number, p in enumerate(parameters)
+                for start in range(0, p.count, CHUNK)
             ],
             np.int64,
         ).reshape(-1, layout.CHUNK_COLUMNS)
-        rows = np.arange(len(tasks))
+        rows = np.arange(len(parameters))
         self._first_chunks = np.searchsorted(self._chunks[:, layout.ROW], rows)
         quantities = layout.FIRST_SLOT + len(rule.slots)
         self._figures = np.zeros((len(self._chunks), quantities, layout.FIGURES))
@@ -117,7 +105,7 @@ class FusedUpdate:
         self._powf = address_of_powf()
         self._phases: List[_Phase] = []
         self._traced_for: Optional[np.ndarray] = None
-        self._trace_all(np.zeros(len(tasks), F), 0)
+        self._trace_all(np.zeros(len(parameters), F), 0)
 
     def run(
         self,
@@ -156,7 +144,7 @@ class FusedUpdate:
             self._call(phase, figures, leaves.value if last else layout.LEAVES_VALUE)
             if not last:
                 raw = self._figures[:, : layout.UPDATE].copy()
-                known.append(_norms([task.parameter.diff for task in self._tasks]))
+                known.append(_norms([p.diff for p in self._parameters]))
             elif known and measure:  # the gradient's, which the last phase did not see
                 self._figures[:, : layout.UPDATE] = raw
 
@@ -183,7 +171,7 @@ class FusedUpdate:
         self._traced_for = None
         known: List[np.ndarray] = []
         while not self._trace(len(known), rates, iteration, known):
-            known.append(np.ones(len(self._tasks), F))
+            known.append(np.ones(len(self._parameters), F))
         del self._phases[len(known) + 1 :]
         if not known and not self._phases[0].reads_iteration:
             self._traced_for = rates
@@ -209,7 +197,7 @@ class FusedUpdate:
         if any((t.program, t.last) != (first.program, first.last) for t in traced[1:]):
             raise Untraceable("it does not do the same with all hyper-parameters")
         if phase is None or phase.program is not first.program:
-            scalars = np.zeros((len(self._tasks), layout.RULE + first.program.scalars), F)
+            scalars = np.zeros((len(self._parameters), layout.RULE + first.program.scalars), F)
             phase = _Phase(first.program, self._compiled(first.program), scalars, len(self._shares))
             self._phases[number : number + 1] = [phase]
         for (_, rows), one in zip(self._alike, traced):
@@ -219,7 +207,7 @@ class FusedUpdate:
         return first.last
 
     def _norms_of_weights(self, rows: Any) -> np.ndarray:
-        return _norms([task.parameter.data for task in self._tasks])[rows]
+        return _norms([p.data for p in self._parameters])[rows]
 
     @property
     def takes_powers(self) -> bool:
@@ -237,9 +225,8 @@ class FusedUpdate:
 
     def _look_where_they_are(self) -> None:
         """Note the addresses of the arrays that are not the same as ever."""
-        for number, (task, seen) in enumerate(zip(self._tasks, self._seen)):
-            parameter, state = task.parameter, task.state
-            now = [parameter.data, parameter.diff, *[state[slot] for slot in self._rule.slots]]
+        for number, (p, seen) in enumerate(zip(self._parameters, self._seen)):
+            now = [p.data, p.diff, *[p.state[slot] for slot in self._rule.slots]]
             if len(seen) != len(now) or not all(map(is_, seen, now)):
                 self._seen[number] = now
                 addresses = [array.__array_interface__["data"][0] for array in now]
@@ -272,7 +259,7 @@ class FusedUpdate:
                 )
                 for name, q in self._quantities
             }
-            for row in range(len(self._tasks))
+            for row in range(len(self._parameters))
         ]  # fmt: skip
 
 

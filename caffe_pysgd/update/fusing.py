@@ -1,0 +1,130 @@
+"""The parameters that compiled passes take through the whole update, and those that none can."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves, Untraceable
+from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.rules.calling import is_own, name_of
+from caffe_pysgd.update.self_check import first_difference
+from caffe_pysgd.update.stages import Clipping, clip_values, clips_values
+from caffe_pysgd.update.statistics import Statistics
+
+F = np.float32
+ONE = F(1)
+
+Figures = Dict[str, Statistics]
+
+
+class Fusing:
+    """Fused updates of groups of parameters: of those with one rule and one kind of weight decay.
+
+    Args:
+        kernels: which make them.
+    """
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._of: Sequence[Parameter] = ()
+        self._fused: List[Tuple[FusedUpdate, List[Parameter]]] = []
+        self._others: List[Parameter] = []
+
+    def prepare(self, parameters: Sequence[Parameter]) -> None:
+        """Fuse what can be fused of these parameters."""
+        self._of, self._fused, self._others = parameters, [], []
+        alike: Dict[Tuple[str, str], List[Parameter]] = {}
+        for p in parameters:
+            alike.setdefault((name_of(p.rule), p.h.regularization_type), []).append(p)
+        for (name, decay), group in alike.items():
+            fused = self._fuse(name, decay, group)
+            if fused:
+                self._fused.append((fused, group))
+            else:
+                self._others.extend(group)
+
+    def _fuse(self, name: str, decay: str, group: List[Parameter]) -> Optional[FusedUpdate]:
+        rule = group[0].rule
+        fused = self._kernels.fuse(name, rule, group, checked=not is_own(rule))
+        if fused and isinstance(self._kernels, FusedKernels):
+            found = first_difference(self._kernels, name, rule, group[0].h, decay)
+            if found:
+                self._kernels.unfused[name] = f"its pass fails the self-check: {found}"
+                return None
+        return fused
+
+    def update(
+        self,
+        parameters: Sequence[Parameter],
+        h: HyperParameters,
+        rate: np.float32,
+        clipping: Optional[Clipping],
+        leaves: Leaves,
+        measuring: bool,
+    ) -> Tuple[List[Parameter], Dict[str, Figures]]:
+        """Update what can be; return the other parameters, and figures by name, where wanted.
+
+        Args:
+            parameters: with their local rates and decays.
+            h, rate: the common hyper-parameters, and the common rate.
+            clipping: what ``clip_gradients`` does to all gradients.
+            leaves: what is left in the diffs.
+            measuring: whether figures are wanted.
+
+        Raises:
+            UserError: a user's own rule returned something that is not finite.
+        """
+        if parameters != self._of:
+            self.prepare(parameters)
+        factor = clipping.scale_factor if clipping else ONE
+        left, figures = list(self._others), {}
+        for fused, group in self._fused:
+            raw = self._clip_values(group, h, rate, measuring)
+            rates, iteration = [p.rate for p in group], group[0].iteration
+            try:
+                fused.run(rates, iteration, factor, ONE / F(h.iter_size), leaves, measuring)
+            except Untraceable as reason:  # from this iteration on; nothing was updated yet
+                self._kernels.unfused[name_of(group[0].rule)] = str(reason)
+                self._of = ()
+                left += group
+                continue
+            _refuse_unfit(fused, group)
+            if measuring:
+                for p, taken, gradient in zip(group, fused.figures(), raw):
+                    figures[p.name] = {**taken, **gradient}
+        return left, figures
+
+    def _clip_values(
+        self, group: List[Parameter], h: HyperParameters, rate: np.float32, measuring: bool
+    ) -> List[Figures]:
+        """Clip by value, which no pass does; return the figures of the gradients before that."""
+        if not clips_values(h):
+            return [{}] * len(group)
+        raw: List[Figures] = []
+        for p in group:
+            raw.append({"gradient": self._kernels.statistics(p.diff)} if measuring else {})
+            clip_values(p, h, rate)
+        return raw
+
+
+def _refuse_unfit(fused: FusedUpdate, group: List[Parameter]) -> None:
+    """Refuse an update of a user's rule that is not finite, as ``call`` does.
+
+    Raises:
+        UserError: naming rule, parameter and iteration.
+    """
+    unfit = fused.unfit()
+    if unfit is None:
+        return
+    number, count = unfit
+    p = group[number]
+    index = int(np.flatnonzero(~np.isfinite(p.data))[0])
+    raise UserError(
+        f"rule {name_of(p.rule)}, parameter {p.name}, iteration {p.iteration}: update() returned "
+        f"{count} values that are not finite, the first at index {index}, where the weight is "
+        f"{p.data[index]} now"
+    )
