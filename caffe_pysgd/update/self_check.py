@@ -14,18 +14,19 @@ import numpy as np
 
 from caffe_pysgd.compare import other_bits
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, Kernels, Leaves
+from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules.base import UpdateRule
 from caffe_pysgd.update.stages import stages
 
 F = np.float32
 
-# Both zeros, a denormal, what is no number, where a square overflows and underflows, the smallest
-# normal, and the neighbour of 1. The more arrays, the fewer are combined: it shall not be felt.
-_VALUES = np.array([-0.0, 0, -0.75, np.inf, np.nan, 2.0**-149, 1, -(2.0**64)], F)
-_VALUES = np.append(_VALUES, np.array([2.0**-75, -(2.0**-126), 1 + 2.0**-23], F))
-_COMBINATIONS = 5000
+# Both zeros, and an ordinary number; a denormal, what is no number, where a square overflows and
+# underflows, the smallest normal, and the neighbour of 1. Of the former every combination is tried,
+# of all so many that it is not felt.
+_FEW = (-0.0, 0, -0.75)
+_VALUES = (*_FEW, 1, np.inf, np.nan, 2.0**-149, -(2.0**64), 2.0**-75, -(2.0**-126), 1 + 2.0**-23)
+_COMBINATIONS = 1000
 _RATE, _DECAY, _ITERATION, _NORMALIZATION = F(0.01), F(0.0005), 0, F(1) / F(3)
 
 
@@ -50,41 +51,51 @@ def first_difference(
     return _FOUND[key]
 
 
-def _compare(kernels: FusedKernels, name: str, made: UpdateRule, h: HyperParameters) -> str:
-    every, finite = _VALUES, _VALUES[np.abs(_VALUES) < 2]
-    # A norm over what is not a number would hide all else.
-    return _differ(kernels, name, made, h, every) or _differ(kernels, name, made, h, finite)
+def _compare(kernels: FusedKernels, name: str, rule: UpdateRule, h: HyperParameters) -> str:
+    count = len(rule.slots) + 2
+    few = np.array(list(product(_FEW, repeat=count)), F).T
+    some = np.random.RandomState(count).choice(np.array(_VALUES, F), (count, _COMBINATIONS))
+    table = np.concatenate([few, some], axis=1)
+    arrays = dict(zip(("data", "diff", *rule.slots), table.copy()))
+    fused = kernels.fuse(name, rule, [_parameter(rule, h, arrays)])
+    assert fused is not None
+    if fused.takes_powers and not kernels.exact:
+        return ""
+    tables = [table]
+    if fused.takes_norms:  # over what is not a number, one would hide all else
+        tables.append(np.where(np.abs(table) < 2, table, F(-0.75)))
+    found = (_differ(kernels, fused, rule, h, arrays, table) for table in tables)
+    return next(filter(None, found), "")
 
 
 def _differ(
-    kernels: FusedKernels, name: str, made: UpdateRule, h: HyperParameters, values: np.ndarray
+    kernels: FusedKernels,
+    fused: FusedUpdate,
+    rule: UpdateRule,
+    h: HyperParameters,
+    arrays: Dict[str, np.ndarray],
+    table: np.ndarray,
 ) -> str:
-    names = ("data", "diff", *made.slots)
-    values = values[: max(2, int(_COMBINATIONS ** (1 / len(names))))]
-    table = np.array(list(product(values, repeat=len(names))), F).T
-    expected = _one_after_the_other(kernels, made, h, dict(zip(names, table.copy())))
-    for leaves in Leaves:
-        for measure in (False, True):
-            found = dict(zip(names, table.copy()))
-            fused = kernels.fuse(name, made, [_parameter(made, h, found)])
-            assert fused is not None
-            if fused.takes_powers and not kernels.exact:
-                return ""
-            fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
-            left = dict(expected)
-            if leaves is Leaves.ZEROS:
-                left["diff"] = np.zeros_like(found["diff"])
-            elif leaves is Leaves.ANYTHING:
-                left["diff"] = found["diff"]
-            for name in names:
-                differ = np.flatnonzero(other_bits(left[name], found[name]))
-                if differ.size:
-                    case = differ[0]
-                    given = ", ".join(f"{n} {float(v)!r}" for n, v in zip(names, table[:, case]))
-                    return (
-                        f"{name} is {float(found[name][case])!r} where Caffe's operations give "
-                        f"{float(left[name][case])!r} ({given})"
-                    )
+    """Compare on a table: a row for each of the arrays, which are those of the fused update."""
+    expected = _one_after_the_other(kernels, rule, h, dict(zip(arrays, table.copy())))
+    for leaves, measure in product(Leaves, (False, True)):
+        for array, row in zip(arrays.values(), table):
+            array[...] = row
+        fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
+        left = dict(expected)
+        if leaves is Leaves.ZEROS:
+            left["diff"] = np.zeros_like(arrays["diff"])
+        elif leaves is Leaves.ANYTHING:
+            left["diff"] = arrays["diff"]
+        for what, found in arrays.items():
+            differ = np.flatnonzero(other_bits(left[what], found))
+            if differ.size:
+                case = differ[0]
+                given = ", ".join(f"{n} {float(v)!r}" for n, v in zip(arrays, table[:, case]))
+                return (
+                    f"{what} is {float(found[case])!r} where Caffe's operations give "
+                    f"{float(left[what][case])!r} ({given})"
+                )
     return ""
 
 

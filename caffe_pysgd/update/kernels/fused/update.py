@@ -104,6 +104,7 @@ class FusedUpdate:
         )
         self._powf = address_of_powf()
         self._phases: List[_Phase] = []
+        self._asked_for_norms = False
         self._traced_for: Optional[np.ndarray] = None
         self._trace_all(np.zeros(len(parameters), F), 0)
 
@@ -207,6 +208,7 @@ class FusedUpdate:
         return first.last
 
     def _norms_of_weights(self, rows: Any) -> np.ndarray:
+        self._asked_for_norms = True
         return _norms([p.data for p in self._parameters])[rows]
 
     @property
@@ -214,6 +216,11 @@ class FusedUpdate:
         """Whether the rule takes powers, which without ``exact`` are not libm's."""
         programs = (phase.program for phase in self._phases)
         return any(operation.name in POWERS for p in programs for operation in p.operations)
+
+    @property
+    def takes_norms(self) -> bool:
+        """Whether the rule takes a norm over a parameter."""
+        return len(self._phases) > 1 or self._asked_for_norms
 
     def unfit(self) -> Optional[Tuple[int, int]]:
         """Return a parameter whose last update was not finite, and in how many values."""
