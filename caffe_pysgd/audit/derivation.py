@@ -64,7 +64,7 @@ def write_rule(
     writer = _Writer(board, rule.slots, names)
     known = [value for of_weights, value in norms if not of_weights]
     runs: List[_Run] = []
-    while not runs or not runs[-1].traced.last:
+    while not runs or not runs[-1].traced.program.last:
         if len(runs) > len(known):
             raise Untraceable(_UNSEEN)
         runs.append(_Run(rule, _Scalars(board), h, iteration, norms, known[: len(runs)]))
@@ -82,7 +82,7 @@ def takes_norms(rule: UpdateRule, h: HyperParameters) -> bool:
         return one
 
     try:
-        return not trace(rule, h, one, one, 0, Norms(weights, [])).last or bool(asked)
+        return not trace(rule, h, one, one, 0, Norms(weights, [])).program.last or bool(asked)
     except Untraceable:
         return False
 
@@ -229,7 +229,7 @@ class _Writer:
 
     def write(self, run: _Run, later: Sequence[Sequence[str]]) -> None:
         """Write a program; ``later`` is what those that follow leave in the state."""
-        found, last = run.traced.program, run.traced.last
+        found, last = run.traced.program, run.traced.program.last
         scalars, called = self._called(run)
         final = {found.update: "update"} if last else {}
         for k, (slot, value) in enumerate(zip(self._slots, found.state)):

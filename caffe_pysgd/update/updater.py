@@ -62,7 +62,7 @@ class Updater:
         observers: Sequence[Observer] = (),
         clears_diffs: bool = False,
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters = [replace(p) for p in parameters]  # with the same arrays
         self.kernels = kernels
         self.observers: List[Observer] = list(observers)
         self.clears_diffs, self.keeps_update = clears_diffs, True

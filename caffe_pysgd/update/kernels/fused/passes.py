@@ -10,7 +10,7 @@ here and then compiled.
 from __future__ import annotations
 
 from textwrap import indent
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 from numba import carray, njit, types
@@ -99,9 +99,9 @@ def make_pass(program: Program, l1: bool, rounds_once: bool, exact: bool, checke
 def source(program: Program, exact: bool, checked: bool) -> Dict[str, str]:
     """Return the source of a pass, function by function, ``run`` at the end."""
     parts, arrays = segments(program, exact)
-    functions = {"in_block": _in_block(program, parts, arrays), "apply": _apply(checked)}
+    functions = {"in_block": _in_block(program, parts, arrays), "apply": _apply(program, checked)}
     if len(parts) == 1:
-        for leaves in _LEAVES:
+        for leaves in _leaves(program):
             functions[f"at_once_{leaves}"] = _at_once(program, parts[0], leaves, checked)
     functions["run"] = _run(program, len(parts) == 1, arrays)
     return functions
@@ -161,14 +161,20 @@ def _in_block(program: Program, parts: List[Segment], arrays: int) -> str:
     )
 
 
-def _apply(checked: bool) -> str:
+def _leaves(program: Program) -> Sequence[int]:
+    """Return what a pass may be told to leave."""
+    if not program.last:
+        return [layout.LEAVES_VALUE]
+    return [leaves for leaves in _LEAVES if leaves != layout.LEAVES_VALUE]
+
+
+def _apply(program: Program, checked: bool) -> str:
     """From the update value to the new weights."""
     count = "unfit += u - u != F(0)" if checked else "pass"
     loops = [
-        f"{'if' if leaves == 0 else 'elif'} leaves == {leaves}:\n"
-        + indent(_loop(f"u = {UPDATE}[i]", what), "    ")
+        f"if leaves == {leaves}:\n" + indent(_loop(f"u = {UPDATE}[i]", what), "    ")
         for leaves, what in _LEAVES.items()
-        if what != "pass"
+        if what != "pass" and leaves in _leaves(program)
     ]
     moving = indent(_loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u"), "    ")
     return _function(
@@ -212,9 +218,8 @@ def _run(program: Program, whole: bool, arrays: int) -> str:
     else:
         of_update = "pass"
     at_once = [
-        f"{'if' if leaves == 0 else 'elif'} leaves == {leaves}:\n"
-        f"    unfit += at_once_{leaves}(n, c, x, d{state})"
-        for leaves in _LEAVES
+        f"if leaves == {leaves}:\n    unfit += at_once_{leaves}(n, c, x, d{state})"
+        for leaves in _leaves(program)
     ]
     block = [
         f"n = min({layout.BLOCK}, chunk[1] + chunk[2] - start)",

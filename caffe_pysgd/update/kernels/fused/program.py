@@ -42,14 +42,16 @@ class Program(NamedTuple):
     Attributes:
         operations: its lines.
         state: for each slot the value that it has afterwards.
-        update: the update value.
+        update: the update value; or, where it ends at a norm, the value that this is of.
         scalars: how many scalars there are.
+        last: whether it does not end at a norm.
     """
 
     operations: Tuple[Operation, ...]
     state: Tuple[str, ...]
     update: str
     scalars: int
+    last: bool
 
 
 Scalars = List[Any]
@@ -60,17 +62,14 @@ class Trace(NamedTuple):
     """What came of running a rule on symbols.
 
     Attributes:
-        program: what it does; up to a norm that is not known yet, whose array is then the
-            program's ``update``, or else from the last norm on.
+        program: what it does, from the last norm that is known, up to the next or to the end.
         scalars: the program's.
-        last: whether the program ends with the update value.
         reads_iteration: whether the scalars may be others at another iteration.
         first: how many operations there were before the program's.
     """
 
     program: Program
     scalars: Scalars
-    last: bool
     reads_iteration: bool
     first: int
 
@@ -129,11 +128,11 @@ def trace(
         raise Untraceable("it keeps something in itself")
     if step.state.keys() != state.keys() or any(step.state[k] is not state[k] for k in state):
         raise Untraceable("it puts another array into its state")
-    found = lines.since_the_last_norm(value)
+    found = (*lines.since_the_last_norm(value), last)
     if expected != found:
         expected = Program(tuple(Operation(*line) for line in found[0]), *found[1:])
     reads_iteration = step.reads_iteration or bool(lines.asked)
-    return Trace(expected, lines.scalars, last, reads_iteration, lines.first)
+    return Trace(expected, lines.scalars, reads_iteration, lines.first)
 
 
 class PerParameter(np.ndarray):

@@ -195,7 +195,7 @@ class FusedUpdate:
             for h, rows in self._alike
         ]
         first = traced[0]
-        if any((t.program, t.last) != (first.program, first.last) for t in traced[1:]):
+        if any(t.program != first.program for t in traced[1:]):
             raise Untraceable("it does not do the same with all hyper-parameters")
         if phase is None or phase.program is not first.program:
             scalars = np.zeros((len(self._parameters), layout.RULE + first.program.scalars), F)
@@ -205,7 +205,7 @@ class FusedUpdate:
             for column, values in enumerate(one.scalars, layout.RULE):
                 phase.scalars[rows, column] = values
         phase.reads_iteration = any(one.reads_iteration for one in traced)
-        return first.last
+        return first.program.last
 
     def _norms_of_weights(self, rows: Any) -> np.ndarray:
         self._asked_for_norms = True
