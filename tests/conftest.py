@@ -12,6 +12,12 @@ os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# That a machine is slow is no reason to fail.
+SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("any machine", **SLOWLY)
+settings.load_profile("any machine")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
