@@ -53,7 +53,6 @@ class Recorder(Observer):
         self._resumed = False
         self._host, self._log, self._stated = host, log, stated
         self._parameters = settings.parameters
-        self._statistics = [p.name for p in settings.parameters if p.statistic]
         self._numbers = {p.name: number for number, p in enumerate(settings.parameters)}
         self._writer: Optional[Writer] = None
         self._recording = False
@@ -231,7 +230,6 @@ class Recorder(Observer):
         parameter: Parameter,
         figures: Mapping[str, Statistics],
     ) -> None:
-        assert self.updater is not None
         number = self._numbers[parameter.name]
         for quantity, (l2, mean, low, high, zeros, nonfinite) in figures.items():
             # SQLite has one zero only.
@@ -239,10 +237,9 @@ class Recorder(Observer):
             self._figures.append((*row, zeros, nonfinite))
         gradient, update, data = figures["gradient"], figures["update"], figures["data"]
         self._sumsq += gradient.l2 * gradient.l2
-        local_rate = float(self.updater.local_rate(number))
-        weights = data.l2 and parameter.name not in self._statistics
-        ratio = update.l2 / data.l2 if weights else None
-        self._updates.append((iteration, number, local_rate, ratio))
+        weights = not self._parameters[number].statistic
+        ratio = update.l2 / data.l2 if data.l2 and weights else None
+        self._updates.append((iteration, number, float(parameter.rate), ratio))
         if gradient.nonfinite and self.settings.on_nonfinite:
             count = parameter.diff.size
             self._bad.append(NonFinite(parameter.name, gradient.nonfinite, count))
@@ -283,7 +280,7 @@ class Recorder(Observer):
             "state": state,
             "kernels": self.updater.kernels.name,
             "audit": asdict(self.settings),
-            "statistics": self._statistics,
+            "statistics": [p.name for p in self._parameters if p.statistic],
             "initial_weights": {"sha256": weights_root(leaves), "parameters": dict(leaves)},
             **manifest.surroundings(),
         }

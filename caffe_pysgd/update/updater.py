@@ -128,10 +128,6 @@ class Updater:
         """The step of ``lr_policy`` step and multistep, part of the solver's state."""
         return self.schedule.current_step
 
-    def local_rate(self, number: int) -> np.float32:
-        """Return the rate of a parameter's last update, its lr_mult included."""
-        return self.parameters[number].rate
-
     def resume(self, iteration: int, current_step: int) -> None:
         """Go on from a solver's state; its history is in ``states``."""
         for schedule in self._schedules:

@@ -104,6 +104,7 @@ class FusedUpdate:
         )
         self._powf = address_of_powf()
         self._phases: List[_Phase] = []
+        self._weight_norms: Optional[np.ndarray] = None  # of this update, if a rule asks for them
         self._asked_for_norms = False
         self._traced_for: Optional[np.ndarray] = None
         self._trace_all(np.zeros(len(parameters), F), 0)
@@ -130,21 +131,24 @@ class FusedUpdate:
             Untraceable: the rule is no such program any more; nothing was updated.
         """
         self._look_where_they_are()
+        self._weight_norms = None
         now = np.array(rates, F)
         if self._traced_for is None or not np.array_equal(now, self._traced_for):
             self._trace_all(now, iteration)
         known: List[np.ndarray] = []
-        for number, phase in enumerate(self._phases):
+        for number in range(len(self._phases)):
             if known:
                 self._trace(number, now, iteration, known)
+            phase = self._phases[number]
             first, last = number == 0, phase is self._phases[-1]
             own = (clip, normalization, self._gradient_decays) if first else (F(1), F(1), F(0))
             for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), own):
                 phase.scalars[:, column] = value
             figures = self._figures_address if measure and (first or last) else 0
             self._call(phase, figures, leaves.value if last else layout.LEAVES_VALUE)
-            if not last:
+            if first and measure and not last:
                 raw = self._figures[:, : layout.UPDATE].copy()
+            if not last:
                 known.append(_norms([p.diff for p in self._parameters]))
             elif known and measure:  # the gradient's, which the last phase did not see
                 self._figures[:, : layout.UPDATE] = raw
@@ -209,7 +213,9 @@ class FusedUpdate:
 
     def _norms_of_weights(self, rows: Any) -> np.ndarray:
         self._asked_for_norms = True
-        return _norms([p.data for p in self._parameters])[rows]
+        if self._weight_norms is None:
+            self._weight_norms = _norms([p.data for p in self._parameters])
+        return self._weight_norms[rows]
 
     @property
     def takes_powers(self) -> bool:
