@@ -107,11 +107,8 @@ _helper: Optional[_Helper] = None
 
 def _the_helper() -> _Helper:
     global _helper
-    python_path = os.pathsep.join(
-        os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    )
-    if "PYTHONPATH" not in os.environ:
-        python_path = ""
+    said = os.environ.get("PYTHONPATH", "")
+    python_path = os.pathsep.join(map(os.path.abspath, said.split(os.pathsep))) if said else ""
     if _helper is None or not _helper.serves(python_path):
         _close()
         _helper = _Helper(python_path)

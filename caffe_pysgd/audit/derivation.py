@@ -27,6 +27,7 @@ from caffe_pysgd.update.kernels.fused.program import (
 
 F = np.float32
 
+_MOST_NORMS = 8
 _UNSEEN = "it takes a norm that nobody saw"
 
 # What is called in these has names of its own.
@@ -72,8 +73,11 @@ def write_rule(
         writer.write(run, [later.traced.program.state for later in runs[number + 1 :]])
 
 
-def takes_norms(rule: UpdateRule, h: HyperParameters) -> bool:
-    """Return whether a rule takes norms, which a probe of one weight does not see."""
+def takes_norms(rule: UpdateRule, h: HyperParameters, iteration: int) -> bool:
+    """Return whether a rule takes norms, which a probe of one weight does not see.
+
+    Of a rule that cannot be explained anyhow, it does not matter.
+    """
     asked: List[bool] = []
     one = np.ones(1, F)
 
@@ -82,9 +86,11 @@ def takes_norms(rule: UpdateRule, h: HyperParameters) -> bool:
         return one
 
     try:
-        return not trace(rule, h, one, one, 0, Norms(weights, [])).program.last or bool(asked)
+        trace(rule, h, one, one, iteration, Norms(weights, [one] * _MOST_NORMS))
+        first = trace(rule, h, one, one, iteration, Norms(weights, []))
     except Untraceable:
         return False
+    return bool(asked) or not first.program.last
 
 
 class Named(PerParameter):
@@ -127,7 +133,10 @@ class Named(PerParameter):
 
 
 class _Step(NamedTuple):
-    """How a scalar was made: its name is known beforehand, or it has a line of its own."""
+    """How a scalar was made: its name is known beforehand, or it has a line of its own.
+
+    A norm (``operation`` says so) has both: the board is given it where it is first used.
+    """
 
     name: str
     operation: str
@@ -141,10 +150,10 @@ class _Scalars:
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.all: List[Named] = []
+        self.all: List[Named] = []  # so that each keeps its identity to itself
 
-    def named(self, name: str, value: Any) -> Named:
-        return self._new(_Step(name, "", (), F(value)))
+    def named(self, name: str, value: Any, operation: str = "") -> Named:
+        return self._new(_Step(name, operation, (), F(value)))
 
     def made(self, operation: str, operands: Sequence[Any], value: Any, formula: str = "") -> Named:
         return self._new(_Step("", operation, tuple(operands), np.ravel(value)[0], formula))
@@ -186,9 +195,9 @@ class _Run:
         def weights() -> np.ndarray:
             if not of_weights:
                 raise Untraceable(_UNSEEN)
-            return scalars.named("weight_norm", of_weights[0])
+            return scalars.named("weight_norm", of_weights[0], "norm")
 
-        told = [scalars.named(_norm_name(k), value) for k, value in enumerate(known)]
+        told = [scalars.named(_norm_name(k), value, "norm") for k, value in enumerate(known)]
         self.locals: List[Dict[str, Any]] = []
         before = sys.getprofile()
         sys.setprofile(self._note)
@@ -279,7 +288,7 @@ class _Writer:
             return name
         step = scalar.step
         if step.name:
-            if step.name in ("weight_norm", "step_norm") or step.name.startswith("step_norm_"):
+            if step.operation == "norm":
                 self._norm(step)
             else:
                 self._board.know(step.name, step.value)

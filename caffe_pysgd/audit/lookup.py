@@ -66,7 +66,7 @@ def find_element(
     with working_directory(store):
         facts = _Facts(store, place)
         values = _probed(store, place)
-        if values and not takes_norms(facts.rule, facts.h):
+        if values and not takes_norms(facts.rule, facts.h, iteration):
             return Found(facts.element(values, [], facts.kernels(), facts.norm), False)
         retraining, watcher = _train_again(store, place, progress)
         updater = retraining.solver.updater

@@ -7,9 +7,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.audit.derivation import takes_norms
 from caffe_pysgd.update import Observer, Parameter, Stage, Updater
-from caffe_pysgd.update.kernels import Untraceable
-from caffe_pysgd.update.kernels.fused.program import Norms, trace
 
 F = np.float32
 
@@ -77,10 +76,8 @@ class WeightWatcher(Observer):
 
         A rule that keeps something in itself is left alone.
         """
-        rule, h, one = parameter.rule, parameter.h, np.ones(1, F)
-        try:
-            trace(rule, h, one, one, self._iteration, Norms(lambda: one, [one] * 8))
-        except Untraceable:
+        rule = parameter.rule
+        if not takes_norms(rule, parameter.h, self._iteration):
             return []
         taken: List[Tuple[bool, np.float32]] = []
 

@@ -172,15 +172,15 @@ def _apply(program: Program, checked: bool) -> str:
     """From the update value to the new weights."""
     count = "unfit += u - u != F(0)" if checked else "pass"
     loops = [
-        f"if leaves == {leaves}:\n" + indent(_loop(f"u = {UPDATE}[i]", what), "    ")
-        for leaves, what in _LEAVES.items()
-        if what != "pass" and leaves in _leaves(program)
+        f"if leaves == {leaves}:\n" + indent(_loop(f"u = {UPDATE}[i]", _LEAVES[leaves]), "    ")
+        for leaves in _leaves(program)
+        if _LEAVES[leaves] != "pass"
     ]
-    moving = indent(_loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u"), "    ")
+    moving = [_loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u")] if program.last else []
     return _function(
         f"apply(n, x, d, {UPDATE}, leaves)",
         "unfit = 0",
-        f"if leaves != {layout.LEAVES_VALUE}:\n{moving}",
+        *moving,
         *loops,
         "return unfit",
     )
@@ -194,7 +194,7 @@ def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str
         *(f"{array}[i] = {name}" for name, array in stores),
         f"u = {program.update}",
         "unfit += u - u != F(0)" if checked else "pass",
-        "pass" if leaves == layout.LEAVES_VALUE else "x[i] = x[i] - opaque(u, nothing)",
+        "x[i] = x[i] - opaque(u, nothing)" if program.last else "pass",
         _LEAVES[leaves],
     ]
     return _function(

@@ -306,13 +306,11 @@ class Symbol(NDArrayOperatorsMixin):
         raise Untraceable("it branches on values")
 
     def __setitem__(self, where: Any, what: Any) -> None:
-        if not (where is Ellipsis or (isinstance(where, slice) and where == slice(None))):
-            raise Untraceable("it picks single values")
+        _refuse_single_values(where)
         self.assign(self.lines.operand(what))
 
     def __getitem__(self, where: Any) -> Symbol:
-        if not (where is Ellipsis or (isinstance(where, slice) and where == slice(None))):
-            raise Untraceable("it picks single values")
+        _refuse_single_values(where)
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -325,6 +323,11 @@ class Symbol(NDArrayOperatorsMixin):
 
     def copy(self) -> Symbol:
         return Symbol(self.lines, self.value)
+
+
+def _refuse_single_values(where: Any) -> None:
+    if not (where is Ellipsis or (isinstance(where, slice) and where == slice(None))):
+        raise Untraceable("it picks single values")
 
 
 class _Constant(Symbol):
@@ -349,15 +352,11 @@ def _copyto(lines: _Lines, target: Any, source: Any) -> None:
     target.assign(lines.operand(source))
 
 
-def _norm(lines: _Lines, values: Any) -> np.ndarray:
-    return lines.norm(values)
-
-
 _FUNCTIONS: Dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.clip: _clip,
     np.copyto: _copyto,
-    np.linalg.norm: _norm,
+    np.linalg.norm: _Lines.norm,
 }
 
 
