@@ -21,6 +21,7 @@ _NO_VALUE = re.compile(
     r'Unknown enumeration value of "(?P<value>[-\w]+)" for field "(?P<field>\w+)"'
 )
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NOT_UTF8 = "a string in it is not UTF-8; save the file as UTF-8"
 
 
 def read_text(path: Path, empty: Message) -> Message:
@@ -54,7 +55,7 @@ def read_text(path: Path, empty: Message) -> Message:
             what = _quote(what, content, refused.line)
         raise UserError(f"{where}: {what}") from refused
     except NotUTF8 as error:
-        raise UserError(f"{path}: a string in it is not UTF-8; save the file as UTF-8") from error
+        raise UserError(f"{path}: {_NOT_UTF8}") from error
     except NoReader as error:
         _say_once(
             f"Caffe's own reader of prototxt files cannot be reached ({error}); Python's reads "
@@ -75,6 +76,8 @@ def _read_in_python(path: Path, content: bytes, empty: Message) -> Message:
         return text_format.Parse(text, empty)  # type: ignore[no-any-return]
     except text_format.ParseError as error:
         place, _, what = " ".join(str(error).splitlines()).partition(" : ")
+        if re.search("[\udc80-\udcff]", what):
+            what = _NOT_UTF8
         reason = _explain(what.rstrip("."), empty.DESCRIPTOR)  # type: ignore[attr-defined]
         raise UserError(f"{path}:{place}: {reason}") from error
 

@@ -119,3 +119,6 @@ def test_without_caffes_own_reader_pythons_reads_and_says_so_once(
     source.write_bytes(source.read_bytes() + b"\r\nmomentum: x\r\n")
     with pytest.raises(UserError, match=r"prototxt:\d+:11: .*parse float: x"):
         read_solver(source)
+    source.write_bytes(b"base_lr: 1\nnet: 'caf\xe9'")
+    with pytest.raises(UserError, match=r"prototxt:2:\d+: a string in it is not UTF-8"):
+        read_solver(source)
