@@ -34,6 +34,7 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
+	@$(VENV_PYTHON) .venv/bin/lint-imports
 
 bench: data ## compare the speed with the native solver's, in a few minutes
 	@$(VENV_PYTHON) benchmarks/update.py --values 33.6e6 --pairs 5

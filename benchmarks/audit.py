@@ -23,11 +23,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from caffe_pysgd import get_solver, pycaffe
+from caffe_pysgd import get_solver
 from caffe_pysgd.audit.recorder import Recorder
-from caffe_pysgd.prototxt.in_net import AuditSettings, ParameterSettings, UpdateSettings
+from caffe_pysgd.run.settings import AuditSettings, ParameterSettings, UpdateSettings
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters, Observer, Parameter, Updater, make_rule
-from caffe_pysgd.update.kernels import make_kernels
+from caffe_pysgd.update.kernel_choice import make_kernels
 
 VARIANTS = ("none", "figures", "audit")
 

@@ -11,7 +11,7 @@ from settings import BASE_LR, WEIGHT_DECAY, Settings
 from torch_venv import TorchPeer
 from turns import Contestant, timed
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
     HyperParameters,
     Observer,

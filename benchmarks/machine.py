@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Dict
 
-from caffe_pysgd.update.kernels.fused.update import thread_count
+from caffe_pysgd.update.fused.update import thread_count
 
 
 def describe() -> Dict[str, str]:

@@ -24,7 +24,7 @@ from rich.table import Table
 from tables import console, median_ratio, print_machine
 from turns import Contestant, take_turns, timed
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 
 # name: momentum, lr_mult of weights and of biases
 WAYS = {"now": (1, (0, 0)), "plain": (0, (1, 2)), "full": (0.9, (1, 2))}

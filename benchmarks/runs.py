@@ -30,8 +30,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from tables import console, in_millions, median_ratio, print_machine
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.run import Run, resolve
+from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.stock import pycaffe
 
 LENET = Path("examples/mnist/lenet_solver.prototxt")
 STAMP = r"^I(\d{4} [\d:.]+) .*\] "
@@ -88,21 +90,16 @@ def write_alexnet(folder: Path, batch: int, shrink: int) -> Path:
 
 def prepare(solver_file: Path, length: Length) -> Run:
     """Return the run, with nothing in it but training and a log line now and then."""
-    run = resolve(solver_file)
-    solver = run.solver
-    for field in ("test_iter", "test_interval", "test_state", "snapshot"):
-        solver.ClearField(field)
-    solver.snapshot_after_train = False
-    solver.display = length.warm_up
-    solver.max_iter = sum(length) + 1
-    return run
+    run = resolve(solver_file, iterations=sum(length) + 1)
+    nothing = {"test_iter": [], "test_state": [], "test_interval": 0, "snapshot": 0}
+    return run.with_solver(**nothing, snapshot_after_train=False, display=length.warm_up)
 
 
 def measure(run: Run, net: str, hosts: List[str], pairs: int, folder: Path) -> Dict[str, Any]:
     """Return the seconds of start-up and of the iterations, by host."""
     solvers = {host: run.write_stock(folder / host) for host in hosts if host != "in-net"}
     if "in-net" in hosts:
-        solvers["in-net"] = run.write_injected(folder / "in-net")
+        solvers["in-net"] = write_injected(run, folder / "in-net")
     start_up: Dict[str, List[float]] = {host: [] for host in hosts}
     seconds: Dict[str, List[float]] = {host: [] for host in hosts}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -27,7 +27,7 @@ from settings import RULES
 from tables import console, print_machine
 from turns import timed
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters, Parameter, Updater, make_kernels, make_rule
 
 BLOBS, VALUES, UPDATES = 100, 10, 50

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
-from caffe_pysgd.update.kernels.fused.update import thread_count
+from caffe_pysgd.update.fused.update import thread_count
 
 # For 2^28 ticks, OpenBLAS's threads spin in wait of more work: at the expense of who comes next.
 PAUSE = 0.15

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 
 if TYPE_CHECKING:
-    from caffe_pysgd.audit.shadow import shadow
-    from caffe_pysgd.diagnosis.diagnose import diagnose
     from caffe_pysgd.errors import UserError
     from caffe_pysgd.hosts.hook import take_over
     from caffe_pysgd.hosts.solver import (
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
         SGDSolver,
         get_solver,
     )
+    from caffe_pysgd.proof.diagnose.diagnose import diagnose
+    from caffe_pysgd.proof.shadow import shadow
     from caffe_pysgd.update import ParameterStep, UpdateRule
 
 __version__ = "0.1.0"
@@ -50,8 +50,8 @@ _MODULES = {
     "ParameterStep": "caffe_pysgd.update",
     "UpdateRule": "caffe_pysgd.update",
     "UserError": "caffe_pysgd.errors",
-    "diagnose": "caffe_pysgd.diagnosis.diagnose",
-    "shadow": "caffe_pysgd.audit.shadow",
+    "diagnose": "caffe_pysgd.proof.diagnose.diagnose",
+    "shadow": "caffe_pysgd.proof.shadow",
     "take_over": "caffe_pysgd.hosts.hook",
 }
 _SOLVERS = "caffe_pysgd.hosts.solver"

@@ -21,7 +21,7 @@ settings.load_profile("any machine")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["browser"]  # the fixture `opened`
+pytest_plugins = ["helpers.browser"]  # the fixture `opened`
 
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from caffe_pysgd.cli.main import commands as program
-from caffe_pysgd.config import Configuration
+from caffe_pysgd.run.configuration import Configuration
 
 PROJECT = Path(__file__).parents[1]
 
@@ -41,7 +41,7 @@ def keys(model: Any) -> Set[str]:
     for name, field in model.model_fields.items():
         found.add(name)
         for kind in re.findall(r"\w+", str(field.annotation)):
-            inner = vars(__import__("caffe_pysgd.config", fromlist=[kind])).get(kind)
+            inner = vars(__import__("caffe_pysgd.run.configuration", fromlist=[kind])).get(kind)
             if hasattr(inner, "model_fields"):
                 found |= keys(inner)
     return found

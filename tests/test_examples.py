@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from nets import RULES_OF_CAFFE, prototxt
-from running import Both, assert_same_bits, caffe_train
+from helpers.nets import RULES_OF_CAFFE, prototxt
+from helpers.runs import Both, assert_same_bits, caffe_train
 
 VALUES = {"lenet": 431080, "autoencoder": 2837314}
 SLOTS = {"AdaDelta": 2, "Adam": 2}

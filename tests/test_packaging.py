@@ -12,7 +12,7 @@ from typing import Any, List
 
 import pytest
 from conftest import PROJECT
-from nets import write_solver
+from helpers.nets import write_solver
 
 
 @pytest.fixture(scope="module")

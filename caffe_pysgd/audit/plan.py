@@ -9,14 +9,14 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from caffe_pysgd.audit import manifest
+from caffe_pysgd.audit.lock import refuse_if_locked
 from caffe_pysgd.audit.store import DEFAULT_NAME
-from caffe_pysgd.audit.store_file import refuse_if_locked
-from caffe_pysgd.config import AuditOptions, ProbeOptions
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.files import write_json
-from caffe_pysgd.prototxt.in_net import AuditSettings
-from caffe_pysgd.prototxt.text import to_text
-from caffe_pysgd.run import Run
+from caffe_pysgd.run.configuration import AuditOptions, ProbeOptions
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.settings import AuditSettings
+from caffe_pysgd.stock.prototxt import to_text
 
 MANIFEST_NAME = "manifest.json"
 
@@ -56,7 +56,7 @@ def plan_audit(run: Run, directory: Path, always: bool = False) -> Optional[Audi
         max_iter=solver.max_iter,
         average_loss=solver.average_loss,
         snapshot_prefix=solver.snapshot_prefix,
-        hdf5=bool(solver.snapshot_format == type(solver).HDF5),
+        hdf5=run.hdf5,
     )
 
 

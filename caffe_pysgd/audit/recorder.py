@@ -17,7 +17,7 @@ from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
 from caffe_pysgd.audit.nonfinite import NonFinite, describe, find_nonfinite
 from caffe_pysgd.audit.writer import Writer
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.in_net import AuditSettings, UpdateSettings
+from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.update import Observer, Parameter, Stage, Statistics, Updater
 
 _FLUSH_SECONDS = 1.0

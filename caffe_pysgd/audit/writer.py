@@ -24,8 +24,8 @@ from caffe_pysgd.audit.ledger import (
     iteration_hash,
     session_hash,
 )
+from caffe_pysgd.audit.lock import create, lock, move_aside, open_files, said_of
 from caffe_pysgd.audit.schema import APPLICATION_ID, COLUMNS, IN_BETWEEN, KEYS, VERSION
-from caffe_pysgd.audit.store_file import create, lock, move_aside, open_files, said_of
 from caffe_pysgd.errors import UserError
 
 

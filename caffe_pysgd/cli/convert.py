@@ -8,9 +8,9 @@ from typing import Optional
 import click
 
 from caffe_pysgd.cli.options import net_state_options, source_argument, stages_of
-from caffe_pysgd.conversion import is_in_net, strip, to_in_net, to_stock
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.run import resolve
+from caffe_pysgd.hosts.in_net.convert import is_in_net, strip, to_in_net, to_stock
+from caffe_pysgd.run.resolve import resolve
 
 _FILE = click.Path(path_type=Path)
 

@@ -11,10 +11,10 @@ import click
 
 from caffe_pysgd.cli.options import json_option, net_state_options, source_argument, stages_of
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
-from caffe_pysgd.diagnosis.diagnose import diagnose as find
-from caffe_pysgd.diagnosis.steps import load_step
 from caffe_pysgd.files import write_json
-from caffe_pysgd.run import resolve
+from caffe_pysgd.proof.diagnose.diagnose import diagnose as find
+from caffe_pysgd.proof.diagnose.steps import load_step
+from caffe_pysgd.run.resolve import resolve
 
 
 @click.command()

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from caffe_pysgd.doctor import diagnose_installation
+from caffe_pysgd.doctor.checks import diagnose_installation
 
 
 @click.command()

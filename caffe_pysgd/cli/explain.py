@@ -10,15 +10,15 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from caffe_pysgd.audit.arithmetic import Line, decimal, hexadecimal
-from caffe_pysgd.audit.explanation import Explanation
-from caffe_pysgd.audit.explanation import explain as explain_element
-from caffe_pysgd.audit.lookup import find_element
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_json
+from caffe_pysgd.proof.explain.arithmetic import Line, decimal, hexadecimal
+from caffe_pysgd.proof.explain.explanation import Explanation
+from caffe_pysgd.proof.explain.explanation import explain as explain_element
+from caffe_pysgd.proof.explain.lookup import find_element
 
 
 @click.command()

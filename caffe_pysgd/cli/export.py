@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from caffe_pysgd.export import FORMATS
-from caffe_pysgd.export import export as write
+from caffe_pysgd.views.export import FORMATS
+from caffe_pysgd.views.export import export as write
 
 
 @click.command()

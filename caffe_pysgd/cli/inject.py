@@ -21,7 +21,8 @@ from caffe_pysgd.cli.options import (
     stages_of,
 )
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.run import resolve
+from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.resolve import resolve
 
 
 @click.command()
@@ -42,7 +43,7 @@ def inject(
     if directory is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
     audit = plan_audit(run, own_folder(directory))
-    solver = run.write_injected(directory, audit=audit)
+    solver = write_injected(run, directory, audit=audit)
     write_manifest(run, audit)
     command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
     click.echo(_path_prefix() + shlex.join(command))

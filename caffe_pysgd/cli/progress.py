@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 
 
 def training_bars() -> Progress:

@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 import click
 
-from caffe_pysgd.report import write_report
+from caffe_pysgd.views.report import write_report
 
 _PATH = click.Path(path_type=Path)
 

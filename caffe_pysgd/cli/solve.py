@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 import click
 
-from caffe_pysgd import pycaffe
 from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.cli.options import (
     iterations_option,
@@ -23,8 +22,10 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.resume import start_from
-from caffe_pysgd.run import Run, resolve
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.start import start_from
+from caffe_pysgd.stock import pycaffe
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -65,7 +66,7 @@ def solve(
     if source is None:
         raise UserError("need a solver definition to train: give X, a solver.prototxt or a YAML")
     run = resolve(source, iterations, level, stages_of(stage))
-    start_from(run, snapshot, weights)
+    run = start_from(run, snapshot, weights)
     directory = run_dir or default_run_dir(run)
     if run_dir or run.configuration.run_dir:
         run.write_stock(own_folder(directory))

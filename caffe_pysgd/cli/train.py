@@ -9,7 +9,6 @@ from typing import Optional, Tuple
 
 import click
 
-from caffe_pysgd import pycaffe
 from caffe_pysgd.audit.plan import default_run_dir, plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
@@ -21,11 +20,13 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
-from caffe_pysgd.conversion import neutral_count, write_neutral_state
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.resume import check_snapshot, check_weights
-from caffe_pysgd.run import resolve
-from caffe_pysgd.snapshots import is_hdf5
+from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
+from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.start import check_snapshot, check_weights
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import is_hdf5
 
 _OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "run-dir")
 
@@ -64,7 +65,7 @@ def train(
         models = [state.learned_net]
     registered = any(is_hdf5(model) for model in models)
     audit = plan_audit(run, directory, always=True)
-    solver = run.write_injected(directory, registered, audit)
+    solver = write_injected(run, directory, registered, audit)
     write_manifest(run, audit)
     settings = run.settings(registered)
     if state and len(state.history) != neutral_count(run, settings):

@@ -18,11 +18,9 @@ from caffe_pysgd.cli.options import (
     stages_of,
 )
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
-from caffe_pysgd.compare import Comparison
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_json
-from caffe_pysgd.run import resolve
-from caffe_pysgd.verification import (
+from caffe_pysgd.proof.verify import (
     HOSTS,
     Outcome,
     compare_history,
@@ -31,6 +29,8 @@ from caffe_pysgd.verification import (
     train_stock,
     verdict,
 )
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.update.bits import Comparison
 
 
 @click.command()
@@ -57,7 +57,7 @@ def verify(
     run = resolve(source, iterations, level, stages_of(stage))
     if run.solver.max_iter < 1:
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
-    prepare(run)
+    run = prepare(run)
     flags = net_state_flags(level, stage)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         outcomes = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_pysgd.watch import watch as show
+from caffe_pysgd.views.watch import watch as show
 
 
 @click.command()

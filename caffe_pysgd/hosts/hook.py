@@ -11,8 +11,7 @@ from typing import Callable, ContextManager, List, Optional, Tuple
 import caffe
 import numpy as np
 
-from caffe_pysgd.hosts.caffes_loop import CaffesLoop
-from caffe_pysgd.hosts.scaffolding import (
+from caffe_pysgd.hosts.backend import (
     Source,
     adopt_state,
     begin_recording,
@@ -22,10 +21,11 @@ from caffe_pysgd.hosts.scaffolding import (
     resolve_source,
     write_snapshot,
 )
-from caffe_pysgd.hosts.updating import Memory, announcement, build_updater, clipping_line
-from caffe_pysgd.resume import check_native_snapshot
-from caffe_pysgd.run import Run
-from caffe_pysgd.snapshots import SolverState, write_solver_state
+from caffe_pysgd.hosts.build import Memory, announcement, build_updater, clipping_line
+from caffe_pysgd.hosts.hook_loop import CaffesLoop
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.start import check_native_snapshot
+from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
 
 Callback = Callable[[], None]
 

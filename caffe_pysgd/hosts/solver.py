@@ -16,10 +16,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError, nearest
-from caffe_pysgd.hosts.recording import SmoothedLoss
-from caffe_pysgd.hosts.scaffolding import (
+from caffe_pysgd.hosts.backend import (
     Source,
     adopt_state,
     begin_recording,
@@ -30,11 +28,15 @@ from caffe_pysgd.hosts.scaffolding import (
     resolve_source,
     write_snapshot,
 )
-from caffe_pysgd.hosts.updating import Memory, announcement, build_updater, clipping_line
-from caffe_pysgd.prototxt.in_net import AuditSettings
-from caffe_pysgd.resume import check_native_snapshot
-from caffe_pysgd.run import Run, set_field
-from caffe_pysgd.update import NATIVE_RULES, HyperParameters, lr_policies
+from caffe_pysgd.hosts.build import Memory, announcement, build_updater, clipping_line
+from caffe_pysgd.hosts.losses import SmoothedLoss
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.settings import AuditSettings
+from caffe_pysgd.run.start import check_native_snapshot
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.solver_file import set_field
+from caffe_pysgd.update import NATIVE_RULES, HyperParameters
+from caffe_pysgd.update.policies import caffe as lr_policies
 
 Callback = Callable[[], None]
 
@@ -90,7 +92,7 @@ class Solver:
                 f"'{self.solver_type}'; get_solver() takes any"
             )
         check_snapshot_prefix(run)
-        self._run = run
+        self._run = run = run.with_solver()  # its own, to which a user may set
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
             self._native = pycaffe.compiled().get_solver(str(neutral_files(run, Path(directory))))
         self.net = self._native.net

@@ -4,7 +4,7 @@ This package needs NumPy alone; it imports on a machine without Caffe.
 """
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import make_kernels
+from caffe_pysgd.update.kernel_choice import make_kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import (
@@ -16,7 +16,7 @@ from caffe_pysgd.update.rules import (
     find_rule,
     make_rule,
 )
-from caffe_pysgd.update.rules.calling import check
+from caffe_pysgd.update.rules.checked import check
 from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.updater import Updater
 

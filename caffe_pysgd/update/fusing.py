@@ -7,10 +7,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves, Untraceable
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves, Untraceable
+from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules.calling import is_own, name_of
+from caffe_pysgd.update.rules.checked import is_own, name_of
 from caffe_pysgd.update.self_check import first_difference
 from caffe_pysgd.update.stages import Clipping, clip_values, clips_values
 from caffe_pysgd.update.statistics import Statistics

@@ -11,7 +11,7 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 
 if TYPE_CHECKING:
     from caffe_pysgd.update.kernels import Kernels
-    from caffe_pysgd.update.schedule import Schedule
+    from caffe_pysgd.update.policies import Schedule
 
 F = np.float32
 

@@ -12,9 +12,10 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-from caffe_pysgd.compare import other_bits
+from caffe_pysgd.update.bits import other_bits
+from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import FusedKernels, FusedUpdate, Kernels, Leaves
+from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules.base import UpdateRule
 from caffe_pysgd.update.stages import stages

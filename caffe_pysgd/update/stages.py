@@ -14,7 +14,7 @@ from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Stage
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules.calling import call
+from caffe_pysgd.update.rules.checked import call
 
 F = np.float32
 MINUS_ONE, ONE = F(-1), F(1)

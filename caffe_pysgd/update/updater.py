@@ -8,14 +8,15 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 import numpy as np
 
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.fused import Leaves
 from caffe_pysgd.update.fusing import Fusing
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.kernels import Kernels, Leaves
+from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.policies import Schedule, schedule_of
 from caffe_pysgd.update.rules import UpdateRule
-from caffe_pysgd.update.rules.calling import check
-from caffe_pysgd.update.schedule import Schedule, schedule_of
+from caffe_pysgd.update.rules.checked import check
 from caffe_pysgd.update.stages import Clipping, find_clipping, stages
 from caffe_pysgd.update.watching import Watching
 

@@ -5,7 +5,7 @@ Each goes on for ever; a `yield` ends an iteration.
 
 import numpy as np
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters, Parameter, Updater, make_kernels
 
 LR, MOMENTUM = 0.01, 0.9

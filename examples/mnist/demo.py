@@ -15,9 +15,7 @@ from rich.table import Table
 
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.files import write_whole
-from caffe_pysgd.report import write_report
-from caffe_pysgd.run import resolve
-from caffe_pysgd.verification import (
+from caffe_pysgd.proof.verify import (
     compare_history,
     compare_weights,
     prepare,
@@ -25,6 +23,8 @@ from caffe_pysgd.verification import (
     train_stock,
     verdict,
 )
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.views.report import write_report
 
 RUN = Path("examples/mnist/lenet.yaml")
 RUNS = Path("runs/demo")
@@ -33,8 +33,7 @@ RUNS = Path("runs/demo")
 def main() -> None:
     """Train, compare, tell."""
     console = Console()
-    run = resolve(RUN)
-    prepare(run)
+    run = prepare(resolve(RUN))
     iterations = run.solver.max_iter
     console.print(f"LeNet on MNIST, {iterations} iterations of stock `caffe train`, twice:")
     outcomes = []

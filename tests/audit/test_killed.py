@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
-from recording import rows, write_recorded
+from helpers.recorded_runs import rows, write_recorded
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.audit.checking import check_ledger
+from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
 
 
 def last_committed(file: Path) -> int:

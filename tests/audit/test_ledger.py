@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
-from recording import TESTED, dump, rows, write_recorded
+from helpers.recorded_runs import TESTED, dump, rows, write_recorded
 
 import caffe_pysgd
-from caffe_pysgd.audit.checking import Checked, check_ledger
+from caffe_pysgd.audit.check import Checked, check_ledger
 from caffe_pysgd.audit.schema import COLUMNS, IN_BETWEEN, KEYS, OF_AN_UPDATE
 from caffe_pysgd.errors import UserError
 

@@ -13,14 +13,14 @@ from typing import Callable, List
 import caffe
 import numpy as np
 import pytest
-from failing import failure
-from nets import NORMALIZED, SHARED, SMALL, write_solver
-from recording import HOSTS, TESTED, dump, record, rows, write_recorded
-from running import caffe_train, losses
+from helpers.failures import failure
+from helpers.nets import NORMALIZED, SHARED, SMALL, write_solver
+from helpers.recorded_runs import HOSTS, TESTED, dump, record, rows, write_recorded
+from helpers.runs import caffe_train, losses
 
 import caffe_pysgd
-from caffe_pysgd.audit.checking import check_ledger
-from caffe_pysgd.audit.compare import compare_ledgers
+from caffe_pysgd.audit.check import check_ledger
+from caffe_pysgd.audit.diff import compare_ledgers
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update import Observer, Stage

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nets import DATA
-from recording import TESTED, write_recorded
+from helpers.nets import DATA
+from helpers.recorded_runs import TESTED, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.schema import COLUMNS, KEYS

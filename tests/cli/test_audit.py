@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from failing import failure
-from nets import SHARED
-from recording import write_recorded
+from helpers.failures import failure
+from helpers.nets import SHARED
+from helpers.recorded_runs import write_recorded
 
 import caffe_pysgd
 

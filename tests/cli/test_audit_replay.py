@@ -9,9 +9,9 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from audited import train, write_run
-from failing import failure
-from nets import SMALL
+from helpers.failures import failure
+from helpers.nets import SMALL
+from helpers.solved_runs import train, write_run
 
 
 def test_a_setting_that_was_changed_on_the_way_is_named_where_it_acts(

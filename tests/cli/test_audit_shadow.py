@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import caffe
-from driving import snapshot_name
-from failing import failure
-from nets import write_solver
+from helpers.failures import failure
+from helpers.nets import write_solver
+from helpers.solvers import snapshot_name
 
 
 def test_a_native_training_does_not_depart(cli: Any, workdir: Path) -> None:

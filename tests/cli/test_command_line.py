@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from conftest import BIN
-from failing import failure
-from nets import write_solver
+from helpers.failures import failure
+from helpers.nets import write_solver
 
 import caffe_pysgd
 

@@ -7,16 +7,16 @@ from typing import Any, Callable, Dict, Tuple
 
 import caffe
 import pytest
-from driving import SUFFIX, native
-from failing import failure
-from nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
-from running import Both, assert_same_bits, caffe_train, same_weights, step_both, weights_of
+from helpers.failures import failure
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
+from helpers.runs import Both, assert_same_bits, caffe_train, same_weights, step_both, weights_of
+from helpers.solvers import SUFFIX, native
 
 from caffe_pysgd import get_solver
-from caffe_pysgd.compare import compare
-from caffe_pysgd.conversion import strip, to_in_net, to_stock
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.snapshots import read_model, read_solver_state
+from caffe_pysgd.hosts.in_net.convert import strip, to_in_net, to_stock
+from caffe_pysgd.stock.snapshots import read_model, read_solver_state
+from caffe_pysgd.update.bits import compare
 
 POLICY = {"lr_policy": "multistep", "gamma": 0.5, "stepvalue": [1, 2, 6]}
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import failure
-from nets import write_solver
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "diagnosis"))
-
-from planting import write_lenet
+from helpers.failures import failure
+from helpers.nets import write_solver
+from helpers.planted_loops import write_lenet
 
 LOOP = """
 import numpy as np

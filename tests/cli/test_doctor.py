@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import failure
+from helpers.failures import failure
 
-from caffe_pysgd import pycaffe
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
 
 
 def test_doctor_finds_that_training_can_run(cli: Any) -> None:

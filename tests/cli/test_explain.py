@@ -14,11 +14,11 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 from conftest import BIN
-from failing import failure
-from nets import write_solver
+from helpers.failures import failure
+from helpers.nets import write_solver
 
 import caffe_pysgd
-from caffe_pysgd.snapshots import read_model
+from caffe_pysgd.stock.snapshots import read_model
 
 F = np.float32
 

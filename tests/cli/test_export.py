@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from failing import failure
-from recorded import write_audit
+from helpers.audits import write_audit
+from helpers.failures import failure
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from conftest import BIN
-from failing import failure
-from nets import STAGED, write_solver
+from helpers.failures import failure
+from helpers.nets import STAGED, write_solver
 
 
 def test_the_printed_line_trains(cli: Any, workdir: Path) -> None:

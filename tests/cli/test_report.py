@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable
 
-from failing import failure
-from recorded import write_audit
+from helpers.audits import write_audit
+from helpers.failures import failure
 
 
 def test_it_replaces_its_own_file_only(cli: Callable, workdir: Path) -> None:

@@ -12,12 +12,12 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 from conftest import BIN
-from driving import same_snapshots, snapshot_name, write_pair, write_staged_pair
-from failing import failure
-from nets import NETS, SMALL, write_solver
-from running import caffe_train, losses
+from helpers.failures import failure
+from helpers.nets import NETS, SMALL, write_solver
+from helpers.runs import caffe_train, losses
+from helpers.solvers import same_snapshots, snapshot_name, write_pair, write_staged_pair
 
-from caffe_pysgd.snapshots import read_solver_state
+from caffe_pysgd.stock.snapshots import read_solver_state
 
 SPEED = re.compile(r" \(\S+ iter/s, \S+s/\d+ iters\)")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import failure
-from nets import SHARED, SMALL, write_solver
-from running import caffe_train
+from helpers.failures import failure
+from helpers.nets import SHARED, SMALL, write_solver
+from helpers.runs import caffe_train
 
-from caffe_pysgd.run import resolve
+from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.resolve import resolve
 
 
 def stock_snapshot(workdir: Path, name: str = "solver", **fields: Any) -> Path:
@@ -187,5 +188,5 @@ def test_a_run_resumes_after_debug_info_or_the_format_was_changed(
 def test_an_empty_snapshot_flag_is_no_resume(workdir: Path) -> None:
     """Scripts write --snapshot=$STATE, and Caffe takes an empty one for none."""
     run = resolve(write_solver(workdir, SMALL, max_iter=2))
-    process = caffe_train(run.write_injected(workdir / "d"), "--snapshot=")
+    process = caffe_train(write_injected(run, workdir / "d"), "--snapshot=")
     assert process.returncode == 0 and "state fresh" in process.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from failing import failure
-from nets import NETS, SMALL, write_solver
+from helpers.failures import failure
+from helpers.nets import NETS, SMALL, write_solver
 
 LAST_LINE = re.compile(
     r"verify: (\d+) of (\d+) values differ, max (\d+) ulp, after (\d+) iterations"

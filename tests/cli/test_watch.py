@@ -14,13 +14,13 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from conftest import BIN
-from failing import failure
-from nets import write_solver
-from recorded import write_audit, write_sessions
+from helpers.audits import write_audit, write_sessions
+from helpers.failures import failure
+from helpers.nets import write_solver
 
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.watch import Pace, read
-from caffe_pysgd.watch_frame import bar, sparkline
+from caffe_pysgd.views.watch import Pace, read
+from caffe_pysgd.views.watch.frame import bar, sparkline
 
 TERMINAL = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from running import assert_same_bits, caffe_train
+from helpers.runs import assert_same_bits, caffe_train
 
-from caffe_pysgd.compare import compare
-from caffe_pysgd.snapshots import read_model, read_solver_state
+from caffe_pysgd.stock.snapshots import read_model, read_solver_state
+from caffe_pysgd.update.bits import compare
 
 VERSIONS = sorted(p.name for p in Path(__file__).parent.iterdir() if (p / "run.yaml").exists())
 START = "snapshots/net_iter_4.solverstate"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
-from running import Both, assert_same_bits, caffe_train, losses
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
+from helpers.runs import Both, assert_same_bits, caffe_train, losses
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 
 FORMATS: Dict[str, Dict[str, Any]] = {
     "binary": {},

@@ -12,7 +12,10 @@ from typing import Any, Dict, List
 import caffe
 import numpy as np
 import pytest
-from driving import (
+from google.protobuf import text_format
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
+from helpers.runs import assert_same_bits
+from helpers.solvers import (
     RULES_AND_FORMATS,
     SUFFIX,
     everything,
@@ -27,13 +30,11 @@ from driving import (
     write_pair,
     write_staged_pair,
 )
-from google.protobuf import text_format
-from nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
-from running import assert_same_bits
 
-from caffe_pysgd import UserError, pycaffe, take_over
-from caffe_pysgd.compare import compare
-from caffe_pysgd.snapshots import read_solver_state
+from caffe_pysgd import UserError, take_over
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import read_solver_state
+from caffe_pysgd.update.bits import compare
 
 EVERYTHING = {"weight_decay": 0.02, "clip_gradients": 2, "iter_size": 2}
 

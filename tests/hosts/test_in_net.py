@@ -10,10 +10,10 @@ from typing import Any, Dict
 import caffe
 import numpy as np
 import pytest
-from nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
-from running import Both, assert_same_bits, same_weights, step_both, weights_of
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
+from helpers.runs import Both, assert_same_bits, same_weights, step_both, weights_of
 
-from caffe_pysgd.compare import compare
+from caffe_pysgd.update.bits import compare
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
     "defaults": {},

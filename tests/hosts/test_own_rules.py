@@ -8,11 +8,11 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.run import resolve
-from caffe_pysgd.snapshots import read_model
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.stock.snapshots import read_model
 
 CONSTANT = SMALL.replace('{ type: "gaussian" std: 1 }', "{ value: 0.5 }")
 

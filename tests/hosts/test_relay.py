@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Callable, Dict
 
 import pytest
-from nets import RULES_OF_CAFFE, SMALL, write_solver
-from running import assert_same_bits, caffe_train
+from helpers.nets import RULES_OF_CAFFE, SMALL, write_solver
+from helpers.runs import assert_same_bits, caffe_train
 
-from caffe_pysgd.compare import compare
-from caffe_pysgd.snapshots import read_model, read_solver_state
+from caffe_pysgd.stock.snapshots import read_model, read_solver_state
+from caffe_pysgd.update.bits import compare
 
 FORMATS: Dict[str, str] = {"BINARYPROTO": "", "HDF5": ".h5"}
 

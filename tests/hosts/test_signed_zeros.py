@@ -7,11 +7,12 @@ from typing import Any, Callable, Dict
 
 import numpy as np
 import pytest
-from driving import native, same_trails, trail
-from nets import RULES_OF_CAFFE, write_solver
+from helpers.nets import RULES_OF_CAFFE, write_solver
+from helpers.solvers import native, same_trails, trail
 
 from caffe_pysgd import get_solver, take_over
-from caffe_pysgd.run import resolve
+from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.resolve import resolve
 
 # Caffe multiplies Gaussian values by a mask: a negative one times 0 is -0.0. A batch of two leaves
 # many units without a gradient, so that the zeros stay.
@@ -44,7 +45,7 @@ layer {{ name: "relu{number}" type: "ReLU" bottom: "ip{number}" top: "ip{number}
 
 def in_net(path: str) -> Any:
     source = Path(path)
-    return native(resolve(source).write_injected(source.parent / "run"))
+    return native(write_injected(resolve(source), source.parent / "run"))
 
 
 HOSTS: Dict[str, Callable[[str], Any]] = {

@@ -13,7 +13,10 @@ from typing import Any, Dict, List
 import caffe
 import numpy as np
 import pytest
-from driving import (
+from google.protobuf import text_format
+from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
+from helpers.runs import assert_same_bits
+from helpers.solvers import (
     RULES_AND_FORMATS,
     SUFFIX,
     bits,
@@ -29,15 +32,13 @@ from driving import (
     write_pair,
     write_staged_pair,
 )
-from google.protobuf import text_format
-from nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
-from running import assert_same_bits
 
 import caffe_pysgd
-from caffe_pysgd import UserError, get_solver, pycaffe
-from caffe_pysgd.compare import compare
+from caffe_pysgd import UserError, get_solver
 from caffe_pysgd.hosts.solver import Action
-from caffe_pysgd.snapshots import read_model_message
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import read_model_message
+from caffe_pysgd.update.bits import compare
 
 CLASSES = {rule: f"{rule}Solver" for rule in RULES_OF_CAFFE}
 

@@ -8,7 +8,9 @@ from typing import Any, Callable, Dict, List
 import caffe
 import numpy as np
 import pytest
-from driving import (
+from helpers.nets import DATA, SMALL, write_solver
+from helpers.runs import caffe_train
+from helpers.solvers import (
     Make,
     Weights,
     bits,
@@ -19,8 +21,6 @@ from driving import (
     weights_of,
     write_pair,
 )
-from nets import DATA, SMALL, write_solver
-from running import caffe_train
 
 import caffe_pysgd
 from caffe_pysgd import UserError, get_solver, take_over

@@ -19,7 +19,7 @@ import pytest
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update import RULES, HyperParameters, Parameter, Updater, make_kernels
-from caffe_pysgd.update.schedule import Schedule
+from caffe_pysgd.update.policies import Schedule
 
 HERE = Path(__file__).parent.parent / "references"
 REFERENCES = np.load(HERE / "rules.npz")

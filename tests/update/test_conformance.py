@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from conforming import MAGNITUDES, ODD_LENGTHS, assert_conforming
+from helpers.conformance import MAGNITUDES, ODD_LENGTHS, assert_conforming
+from helpers.nets import RULES_OF_CAFFE, write_solver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nets import RULES_OF_CAFFE, write_solver
 
 from caffe_pysgd.update import NATIVE_RULES
 

@@ -11,7 +11,7 @@ from typing import Any, List, Mapping
 import numpy as np
 import pytest
 
-from caffe_pysgd import pycaffe
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
     RULES,
     HyperParameters,
@@ -23,8 +23,8 @@ from caffe_pysgd.update import (
     make_kernels,
     self_check,
 )
-from caffe_pysgd.update.kernels.fused import FusedKernels, objects, probe, update
-from caffe_pysgd.update.kernels.native import NativeKernels
+from caffe_pysgd.update.fused import FusedKernels, objects, probe, update
+from caffe_pysgd.update.kernels.caffe import CaffeKernels
 from caffe_pysgd.update.statistics import CHUNK
 
 F = np.float32
@@ -208,7 +208,7 @@ def test_not_exact_is_within_a_few_ulp_and_not_the_same(rule: str) -> None:
 # -- the probe ------------------------------------------------------------------------------------
 
 
-class Rounding(NativeKernels):
+class Rounding(CaffeKernels):
     """Caffe's kernels, with an axpy that rounds as it is told."""
 
     def __init__(self, tail: str) -> None:
@@ -226,7 +226,7 @@ class Rounding(NativeKernels):
 def test_the_probe_tells_which_way_axpy_rounds(tail: str, monkeypatch: Any) -> None:
     if not probe.rounds_once(LIBRARY):
         pytest.skip("this BLAS rounds twice, so that there is nothing to tell apart")
-    monkeypatch.setattr(probe, "NativeKernels", lambda path: Rounding(tail))
+    monkeypatch.setattr(probe, "CaffeKernels", lambda path: Rounding(tail))
     find = probe.rounds_once.__wrapped__
     if tail == "mixed":
         with pytest.raises(probe.UnmatchedRounding, match="neither once nor twice"):
@@ -238,7 +238,7 @@ def test_the_probe_tells_which_way_axpy_rounds(tail: str, monkeypatch: Any) -> N
 def test_auto_falls_back_where_no_pass_matches(monkeypatch: Any) -> None:
     assert make_kernels("auto", LIBRARY).name == "fused"
     monkeypatch.setattr(
-        "caffe_pysgd.update.kernels.fused.rounds_once",
+        "caffe_pysgd.update.fused.rounds_once",
         lambda path: (_ for _ in ()).throw(probe.UnmatchedRounding("no")),
     )
     assert make_kernels("auto", LIBRARY).name == "native"
@@ -296,8 +296,8 @@ def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> Non
 PROGRAM = """
 import sys, numpy as np
 from caffe_pysgd.update import RULES, HyperParameters
-from caffe_pysgd.update.kernels.fused import objects
-from caffe_pysgd.update.kernels.fused.program import trace
+from caffe_pysgd.update.fused import objects
+from caffe_pysgd.update.fused.program import trace
 one = np.ones(1, np.float32)
 traced = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0)
 objects.load(objects.Variant(traced.program, False, True, True, False))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.update.kernels.fused.probe import near_midpoint
-from caffe_pysgd.update.kernels.native import NativeKernels
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.update.fused.probe import near_midpoint
+from caffe_pysgd.update.kernels.caffe import CaffeKernels
 
 F = np.float32
-NATIVE = NativeKernels(pycaffe.library_path())
+NATIVE = CaffeKernels(pycaffe.library_path())
 TINY, HUGE, INFINITY = (int(F(x).view(np.int32)) for x in (2.0**-100, 2.0**120, np.inf))
 STEP = 1 << 22
 

@@ -9,16 +9,18 @@ from typing import Any, Dict, Set, Tuple
 import caffe
 import numpy as np
 import pytest
+from helpers.nets import write_solver
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import write_solver
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.prototxt.solver import hyperparameters, read_solver
-from caffe_pysgd.update import HyperParameters, lr_policies
+from caffe_pysgd.run.resolve import hyperparameters
+from caffe_pysgd.stock.solver_file import read_solver
+from caffe_pysgd.update import HyperParameters
 from caffe_pysgd.update.kernels import NumpyKernels
-from caffe_pysgd.update.rules.native import SGD
-from caffe_pysgd.update.schedule import Schedule
+from caffe_pysgd.update.policies import Schedule
+from caffe_pysgd.update.policies import caffe as lr_policies
+from caffe_pysgd.update.rules.caffe import SGD
 from caffe_pysgd.update.updater import Updater
 
 POLICIES: Dict[str, Dict[str, Any]] = {

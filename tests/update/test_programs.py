@@ -7,11 +7,12 @@ from typing import Any, List
 import numpy as np
 import pytest
 
-from caffe_pysgd import UpdateRule, pycaffe
+from caffe_pysgd import UpdateRule
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters, Parameter, Updater, make_kernels
-from caffe_pysgd.update.kernels.fused.passes import source
-from caffe_pysgd.update.kernels.fused.program import Norms, trace
+from caffe_pysgd.update.fused.passes import source
+from caffe_pysgd.update.fused.program import Norms, trace
 
 F = np.float32
 LIBRARY = pycaffe.library_path()

@@ -9,11 +9,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 import caffe
 import numpy as np
 import pytest
-from nets import write_solver
+from helpers.nets import write_solver
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.compare import compare
-from caffe_pysgd.snapshots import SolverState, read_solver_state, write_solver_state
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import SolverState, read_solver_state, write_solver_state
 from caffe_pysgd.update import (
     NATIVE_RULES,
     HyperParameters,
@@ -23,6 +22,7 @@ from caffe_pysgd.update import (
     Updater,
     make_kernels,
 )
+from caffe_pysgd.update.bits import compare
 
 F = np.float32
 LIBRARY = pycaffe.library_path()

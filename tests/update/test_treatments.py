@@ -7,8 +7,9 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 
-from caffe_pysgd import UpdateRule, pycaffe
+from caffe_pysgd import UpdateRule
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
     RULES,
     HyperParameters,

@@ -9,7 +9,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.checking import check_ledger
+from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.files import write_json
 

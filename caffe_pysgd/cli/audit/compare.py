@@ -9,7 +9,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.compare import compare_ledgers
+from caffe_pysgd.audit.diff import compare_ledgers
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.files import write_json
 

@@ -8,12 +8,12 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.replay import replay as replay_store
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_json
+from caffe_pysgd.proof.replay import replay as replay_store
 
 
 @click.command()

@@ -11,9 +11,6 @@ from typing import Any, Dict, Optional
 
 import click
 
-from caffe_pysgd import pycaffe
-from caffe_pysgd.audit.shadow import Shadow, ShadowReport
-from caffe_pysgd.audit.shadow import shadow as attach
 from caffe_pysgd.cli.options import (
     iterations_option,
     json_option,
@@ -25,10 +22,14 @@ from caffe_pysgd.cli.options import (
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_json
-from caffe_pysgd.resume import start_from
-from caffe_pysgd.run import Run, resolve
-from caffe_pysgd.snapshots import snapshot_names
-from caffe_pysgd.verification import prepare
+from caffe_pysgd.proof.shadow import Shadow, ShadowReport
+from caffe_pysgd.proof.shadow import shadow as attach
+from caffe_pysgd.proof.verify import prepare
+from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.start import start_from
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import read_solver_state, snapshot_names
 
 
 @click.command()
@@ -54,13 +55,14 @@ def shadow(
     """
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
     run = resolve(source, iterations, level, stages_of(stage))
-    start = start_from(run, snapshot, weights)
+    run = start_from(run, snapshot, weights)
+    start = read_solver_state(Path(snapshot)).iteration if snapshot else 0
     if run.solver.max_iter <= start:
         raise UserError(
             f"{source}: max_iter is {run.solver.max_iter}: nothing would be compared; give "
             f"--iterations N, more than {start}"
         )
-    prepare(run)
+    run = prepare(run)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         report = _train(
             run, snapshot, Path(folder), TrainingBar(bars, "shadow", run.solver.max_iter)
@@ -72,9 +74,8 @@ def shadow(
 
 
 def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) -> ShadowReport:
-    run.solver.snapshot_prefix = str(folder / "snapshot")
-    run.solver.train_state.CopyFrom(run.state)
-    native = pycaffe.compiled().get_solver(str(run.write_stock(folder)))
+    stock = run.with_solver(snapshot_prefix=str(folder / "snapshot"), train_state=run.state)
+    native = pycaffe.compiled().get_solver(str(stock.write_stock(folder)))
     if snapshot:
         native.restore(snapshot)
     monitor: Shadow = attach(native, run, snapshot)
@@ -83,8 +84,7 @@ def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) ->
         monitor.check()
         bar.reach(native.iter)
     native.snapshot()
-    hdf5 = run.solver.snapshot_format == type(run.solver).HDF5
-    _, state = snapshot_names(folder / "snapshot", native.iter, hdf5)
+    _, state = snapshot_names(folder / "snapshot", native.iter, run.hdf5)
     monitor.check_history(state)
     return monitor.report
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Dict, Type
 
 from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.update.plugins import import_by_name
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 from caffe_pysgd.update.rules.beyond import (
     LARS,
@@ -18,14 +18,7 @@ from caffe_pysgd.update.rules.beyond import (
     NAdam,
     PyTorchSGD,
 )
-from caffe_pysgd.update.rules.native import (
-    SGD,
-    AdaDelta,
-    AdaGrad,
-    Adam,
-    Nesterov,
-    RMSProp,
-)
+from caffe_pysgd.update.rules.caffe import SGD, AdaDelta, AdaGrad, Adam, Nesterov, RMSProp
 
 _NATIVE = (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)
 _BEYOND = (PyTorchSGD, SGDW, AdamW, AMSGrad, NAdam, Adamax, LARS, Lamb, Lion)
@@ -69,28 +62,6 @@ def make_rule(name: str) -> UpdateRule:
         raise UserError(f"{name}: {name}() raised {type(error).__name__}: {error}") from error
 
 
-def import_by_name(module_name: str, attribute: str) -> object:
-    """Return an attribute of a module of the user's.
-
-    Raises:
-        UserError: the module cannot be imported, or has no such attribute.
-    """
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise UserError(
-            f"{module_name}:{attribute}: importing {module_name} failed: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    try:
-        return getattr(module, attribute)  # type: ignore[no-any-return]
-    except AttributeError as error:
-        raise UserError(
-            f"{module_name}:{attribute}: {module_name} has no '{attribute}'"
-            + nearest(attribute, vars(module))
-        ) from error
-
-
 __all__ = [
     "NATIVE_NAMES",
     "NATIVE_RULES",
@@ -98,6 +69,5 @@ __all__ = [
     "ParameterStep",
     "UpdateRule",
     "find_rule",
-    "import_by_name",
     "make_rule",
 ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_pysgd.update.bias_correction import correction
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
+from caffe_pysgd.update.rules.bias_correction import correction
 
 F = np.float32
 ONE = F(1)

@@ -1,0 +1,182 @@
+"""What ``doctor`` finds out: whether training can run here, and with which bits."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.reader import NoReader, read_as_caffe
+
+_VERSIONS = "take the versions that scripts/constraints.txt holds together"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what it is.
+        found: what was found.
+        mend: what to do if training cannot run because of it; empty if it can.
+    """
+
+    subject: str
+    found: str
+    mend: str = ""
+
+
+def diagnose_installation() -> Iterator[Finding]:
+    """Look at everything that training needs, one thing after the other."""
+    yield Finding("Python", f"{platform.python_version()}, {sys.executable}")
+    usable = True
+    for package, module in (("numpy", "numpy"), ("protobuf", "google.protobuf.message")):
+        finding = _package(package, module)
+        usable = usable and not finding.mend
+        yield finding
+    if not usable:
+        return
+    steps: List[Callable[[], Iterator[Finding]]] = [_module, _kernels, _binary]
+    for step in steps:
+        try:
+            yield from step()
+        except UserError as error:
+            yield Finding("caffe", "not usable", str(error))
+            return
+
+
+def _package(package: str, module: str) -> Finding:
+    spec = None
+    try:
+        spec = importlib.util.find_spec(module.split(".")[0])
+        importlib.import_module(module)
+        return Finding(package, metadata.version(package))
+    except Exception as error:  # a mix of versions can raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".splitlines())
+        origin = f" ({spec.origin})" if spec and spec.origin else ""
+        return Finding(package, f"cannot be imported{origin}: {reason}", f"broken: {_VERSIONS}")
+
+
+def _module() -> Iterator[Finding]:
+    caffe = pycaffe.compiled()
+    pycaffe.messages()
+    yield Finding("pycaffe", f"{caffe.__version__}, {caffe.__file__}")
+    pycaffe.require_python_layer(caffe.layer_type_list())
+    yield Finding("Python layer", "yes")
+    yield _reader()
+
+
+def _reader() -> Finding:
+    """Read a file with Caffe's own reader."""
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        path = Path(directory, "solver.prototxt")
+        path.write_text("base_lr: - 1")  # Python's reader refuses a sign that stands apart
+        try:
+            read_as_caffe(path, "SolverParameter")
+            return Finding("prototxt reader", "Caffe's own")
+        except NoReader as error:
+            return Finding("prototxt reader", f"Python's; Caffe's cannot be reached: {error}")
+
+
+def _kernels() -> Iterator[Finding]:
+    # Not at the top: what it imports may be what is broken.
+    from caffe_pysgd.update.fused import FusedKernels
+    from caffe_pysgd.update.kernels import CaffeKernels, MissingSymbols
+
+    try:
+        CaffeKernels(pycaffe.library_path())
+        try:
+            fused = FusedKernels(pycaffe.library_path())
+            rounding = "once (fused multiply-add)" if fused.rounds_once else "twice"
+            yield Finding("kernels", "fused and native (the native solver's bits), numpy")
+            yield Finding("axpy rounds", rounding)
+            yield from _passes(fused)
+        except UserError as error:
+            yield Finding("kernels", "native (the native solver's bits), numpy")
+            yield Finding("no fused kernels", str(error))
+    except MissingSymbols as missing:
+        yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
+    yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")
+
+
+def _passes(kernels: Any) -> Iterator[Finding]:
+    """Compile every native rule's pass, run it, and compare it with Caffe's operations."""
+    import numpy as np
+
+    from caffe_pysgd.update import NATIVE_RULES, HyperParameters, Parameter, Updater
+
+    h = HyperParameters(base_lr=0.01)
+    for rule in NATIVE_RULES.values():
+        parameter = Parameter("doctor", np.zeros(1, np.float32), np.zeros(1, np.float32))
+        Updater([parameter], h, rule(), kernels).prepare()
+    for name, reason in kernels.unfused.items():
+        yield Finding(f"{name} not fused", f"native instead: {reason}")
+    same = [rule.name for rule in NATIVE_RULES.values() if rule.name not in kernels.unfused]
+    yield Finding("fused passes", f"same bits as native: {', '.join(same) or 'none'}")
+
+
+def _loaded_blas() -> List[str]:
+    """Return the BLAS libraries that this process has loaded with Caffe."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return ["unknown"]
+    return sorted(set(re.findall(r"\S*/(lib[^/\s]*(?:blas|mkl_rt|atlas)[^/\s]*)", maps)))
+
+
+def _binary() -> Iterator[Finding]:
+    program = pycaffe.binary()
+    yield Finding("caffe binary", str(program))
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        yield from _probe(program, Path(directory))
+
+
+def _probe(program: Path, directory: Path) -> Iterator[Finding]:
+    """Run the probe layer inside the ``caffe`` binary, and tell how far it came."""
+    report = directory / "report"
+    net, solver = directory / "net.prototxt", directory / "solver.prototxt"
+    net.write_text(
+        'layer { name: "probe" type: "Python" top: "probe" python_param { layer: "Probe" '
+        f'module: "caffe_pysgd.doctor.layer" param_str: {json.dumps(str(report))} }} }}'
+    )
+    solver.write_text(
+        f"net: {json.dumps(str(net))} base_lr: 0 lr_policy: 'fixed' max_iter: 0 "
+        f"snapshot_after_train: false snapshot_prefix: {json.dumps(str(directory / 'x'))}"
+    )
+    try:
+        process = subprocess.run(
+            [str(program), "train", f"--solver={solver}"],
+            env={**pycaffe.binary_environment(), "GLOG_logtostderr": "1"},
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise UserError(f"{program} cannot be started: {error.strerror}") from error
+    log = process.stderr.decode(errors="replace")
+    if not report.exists():
+        yield Finding("inside caffe", "no Python layer runs", pycaffe.last_words(log))
+        return
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    outcomes: Dict[str, Dict[str, str]] = {}
+    for trying, outcome in zip(lines[::2], [*lines[1::2], _death(process.returncode)]):
+        outcomes[trying["trying"]] = outcome
+    for name, outcome in outcomes.items():
+        mend = "" if "found" in outcome else f"{name} does not work inside caffe: {_VERSIONS}"
+        yield Finding(f"{name} inside caffe", outcome.get("found") or outcome["failed"], mend)
+
+
+def _death(returncode: int) -> Dict[str, str]:
+    name = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
+    return {"failed": f"crashes ({name})"}

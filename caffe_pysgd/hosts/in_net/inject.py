@@ -1,0 +1,116 @@
+"""The injection: three Python layers into the train net, and a solver that leaves it to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, List, Optional, Sequence, Set
+
+from google.protobuf import text_format
+
+from caffe_pysgd.hosts.in_net.add_taps import add_taps
+from caffe_pysgd.hosts.neutral import neutral_solver
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.learnable import LearnableParameter, param_spec
+from caffe_pysgd.stock.net_file import included_layers
+
+PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
+
+_TEMPLATES = ("hook.prototxt", "parameters.prototxt", "seal.prototxt")
+
+
+def write_injected(
+    run: Run, directory: Path, registered: bool = False, audit: Optional[AuditSettings] = None
+) -> Path:
+    """Write the run with Python's update into a folder; return the solver file.
+
+    Args:
+        run: what is going to be trained.
+        directory: the folder.
+        registered: as for :meth:`Run.settings`.
+        audit: what is to be recorded.
+
+    Raises:
+        UserError: Caffe was built without the Python layer, or a file cannot be written.
+    """
+    settings, net = run.settings(registered), run.net
+    pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
+    if audit:
+        net, complete = add_taps(net, run.state, run.solver, audit.file)
+        settings = replace(settings, audit=replace(audit, records_loss=complete))
+    net = inject_net(net, run.state, run.parameters, settings)
+    return run.write(directory, neutral_solver(run, directory / "net.prototxt"), net)
+
+
+def inject_net(
+    net: Any, state: Any, parameters: Sequence[LearnableParameter], settings: UpdateSettings
+) -> Any:
+    """Return a copy of the net with the hook first, and the parameters and the seal last."""
+    injected = type(net)()
+    injected.CopyFrom(net)
+    names = _name_parameters(injected, state, parameters)
+    hook, holder, seal = (_template(name) for name in _TEMPLATES)
+    hook.name = settings.hook_name
+    hook.python_param.param_str = settings.to_json()
+    if settings.registered:
+        for _ in range(1 + len(settings.state_names())):
+            hook.param.add(lr_mult=0, decay_mult=0)
+    _take_rates(injected, set(names))
+    for name in names:
+        holder.param.add(name=name, lr_mult=0)
+    layers = [hook, *injected.layer, holder, seal]
+    del injected.layer[:]
+    injected.layer.extend(layers)
+    return injected
+
+
+def _name_parameters(net: Any, state: Any, parameters: Sequence[LearnableParameter]) -> List[str]:
+    """Give every learnable parameter a name to be shared by; return the names."""
+    layers = {layer.name: layer for layer in included_layers(net, state)}
+    taken = {spec.name for layer in net.layer for spec in layer.param}
+    names = []
+    for parameter in parameters:
+        name = parameter.sharing_name or _free_name(parameter.name, taken)
+        spec = param_spec(layers[parameter.layer], parameter)
+        spec.name = name
+        names.append(name)
+    return names
+
+
+def _take_rates(net: Any, names: Set[str]) -> None:
+    """Let Caffe's own rate of every parameter be 0, so that its update has less to do.
+
+    Where a layer says no lr_mult, Caffe takes that of the last layer that shares the parameter:
+    ours, which says 0. The layer still learns, because its own is 1 by default; a layer that says
+    0 computes no gradient, and keeps it. Python knows the true ones.
+    """
+    for layer in net.layer:
+        for spec in layer.param:
+            if spec.name in names and spec.lr_mult != 0:
+                spec.ClearField("lr_mult")
+
+
+def _free_name(name: str, taken: Set[str]) -> str:
+    while name in taken:
+        name = f"pysgd/{name}"
+    taken.add(name)
+    return name
+
+
+def _template(name: str) -> Any:
+    text = _template_file(name).read_text(encoding="utf-8")
+    net = text_format.Parse(text, pycaffe.messages().NetParameter())
+    (layer,) = net.layer
+    return layer
+
+
+def _template_file(name: str) -> Any:
+    """Return a template: installed inside the package, in a checkout beside it."""
+    package = resources.files("caffe_pysgd")
+    installed = package / "prototxt_templates" / name
+    if installed.is_file():
+        return installed
+    return Path(str(package)).parent / "prototxt_templates" / name

@@ -1,0 +1,125 @@
+"""The recorder inside ``caffe train``: what the taps bring it, and what Caffe does by itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from caffe_pysgd.audit.recorder import Recorder
+from caffe_pysgd.hosts.losses import Losses
+from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshot_names import snapshot_names
+from caffe_pysgd.update import Updater
+
+
+class InNetRecording:
+    """The recorder of an in-net update, and what its taps bring in.
+
+    Attributes:
+        recorder: the observer.
+        losses: the loss, as the taps of the train net see it.
+        updater: the update; None before the first forward.
+    """
+
+    by_file: ClassVar[weakref.WeakValueDictionary[str, InNetRecording]] = (
+        weakref.WeakValueDictionary()
+    )
+
+    def __init__(self, settings: UpdateSettings) -> None:
+        assert settings.audit is not None
+        self.settings: AuditSettings = settings.audit
+        self.recorder = Recorder(settings, "in-net", pycaffe.compiled().log)
+        iter_size = int(settings.hyperparameters["iter_size"])
+        self.losses = Losses(self.settings.average_loss, iter_size)
+        self.updater: Optional[Updater] = None
+        self._done = 0  # updates
+        self._seen: Optional[Path] = None
+        self._began = time.time()
+        self._scores: Dict[int, Dict[str, np.ndarray]] = {}
+        self._set_up: Dict[str, int] = {}
+        self.by_file[self.settings.file] = self
+        _at_exit(self)
+
+    def start(self, updater: Updater, iteration: int, resumed: bool) -> None:
+        """Hear that the first forward begins."""
+        self.updater = self.recorder.updater = updater
+        self._done = iteration
+        self.losses.begin_step(iteration)
+        if resumed:
+            self.recorder.restored()
+
+    def pass_begins(self, first: bool) -> None:
+        """Hear that a forward begins, and whether it is the first of its iteration."""
+        if first:
+            self.look_for_snapshot()
+            self.losses.begin_iteration()
+            self.recorder.pass_begins()
+        self.losses.pass_begins()
+
+    def update_begins(self, iteration: int) -> None:
+        """Hear that all gradients of an iteration are complete."""
+        if self.settings.records_loss:
+            self.recorder.loss(*self.losses.complete(iteration))
+        self._done = iteration + 1
+
+    def look_for_snapshot(self) -> None:
+        """Record the snapshot of the last update, if Caffe has taken one.
+
+        Caffe writes it before it goes on, so a file that is there by now is whole.
+        """
+        settings = self.settings
+        model, state = snapshot_names(settings.snapshot_prefix, self._done, settings.hdf5)
+        try:
+            # The clock of a file system may be a tick behind.
+            fresh = os.stat(state).st_mtime > self._began - 0.05
+        except OSError:
+            return
+        if fresh and state != self._seen:
+            self._seen = state
+            self.recorder.snapshot(self._done, [model, state])
+
+    def next_net(self, layer: str, nets: Sequence[int]) -> int:
+        """Return which of its test nets a tap is set up in: Caffe sets them up in order."""
+        number = self._set_up.get(layer, 0)
+        self._set_up[layer] = number + 1
+        return nets[number % len(nets)]
+
+    def test(self, net: int, wanted: Sequence[str], scores: Dict[str, np.ndarray]) -> None:
+        """Take in the mean scores of some outputs; record them once all of the net's are there."""
+        known = self._scores.setdefault(net, {})
+        known.update(scores)
+        if set(known) >= set(wanted):
+            values = [(name, value) for name in sorted(known) for value in known[name]]
+            rows = [(number, name, value) for number, (name, value) in enumerate(values)]
+            self.recorder.test(None, net, rows)
+            known.clear()
+
+    def end(self) -> None:
+        """Hear that the process ends."""
+        if self.updater is not None:
+            self.look_for_snapshot()
+        self.recorder.close()
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_kept: List[Any] = []  # what C was given must stay
+
+
+def _at_exit(recording: InNetRecording) -> None:
+    """End the recording with the process, in the ``caffe`` binary too.
+
+    There the interpreter is never finalised, so Python's own ``atexit`` would not run.
+    """
+    if not pycaffe.in_caffe_binary():
+        weakref.finalize(recording, recording.recorder.close)
+        return
+    callback = _CALLBACK(lambda _: recording.end())
+    _kept.append(callback)
+    ctypes.CDLL(None).__cxa_atexit(callback, None, None)

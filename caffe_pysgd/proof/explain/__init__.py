@@ -1,0 +1,1 @@
+"""How one weight got its new value, line by line."""

@@ -1,1 +1,0 @@
-"""Solver and net files: read, resolve, rewrite."""

@@ -1,0 +1,249 @@
+"""YAML to a typed, validated configuration; a bare solver.prototxt is one, too."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.update import HyperParameters
+
+
+def _fits_float32(value: float) -> float:
+    if abs(value) > 3.402823e38:
+        raise PydanticCustomError("too_large", "what a float32 holds, 3.4e38 at most")
+    return value
+
+
+# A float in caffe.proto; a whole number will do.
+Real = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_fits_float32)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]  # an int32 in caffe.proto
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _HyperParameters(_Strict):
+    """The hyper-parameters that one parameter may have for itself, named as in caffe.proto."""
+
+    base_lr: Optional[Real] = None
+    lr_policy: Optional[str] = None
+    gamma: Optional[Real] = None
+    power: Optional[Real] = None
+    stepsize: Optional[Count] = None
+    stepvalue: Optional[List[Count]] = None
+    momentum: Optional[Real] = None
+    momentum2: Optional[Real] = None
+    delta: Optional[Real] = None
+    rms_decay: Optional[Real] = None
+    weight_decay: Optional[Real] = None
+    regularization_type: Optional[str] = None
+
+    # What caffe.proto has no field for.
+    warmup_iter: Optional[Count] = None
+    warmup_start: Optional[Real] = None
+    lr_min: Optional[Real] = None
+    period_mult: Optional[Real] = None
+    pct_start: Optional[Real] = None
+    div_factor: Optional[Real] = None
+    final_div_factor: Optional[Real] = None
+    lr_table: Optional[Dict[Count, Real]] = None
+    trust_coefficient: Optional[Real] = None
+
+    def hyperparameters(self) -> Dict[str, Any]:
+        """Return the hyper-parameters that are given here."""
+        names = HyperParameters.__dataclass_fields__
+        given = {name: getattr(self, name, None) for name in names}
+        if given["lr_table"]:
+            given["lr_table"] = sorted(given["lr_table"].items())
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class ParameterGroup(_HyperParameters):
+    """What applies to the parameters that a pattern matches; the first match wins."""
+
+    match: str = Field(description="shell pattern over display names, such as 'conv1/*'")
+    rule: Optional[str] = None
+    lr_mult: Optional[Real] = None
+    decay_mult: Optional[Real] = None
+    freeze_until: Optional[Count] = None
+    freeze_from: Optional[Count] = None
+
+
+class UpdateOptions(_HyperParameters):
+    """How the update is computed; what is not given comes from the solver file."""
+
+    rule: Optional[str] = None
+    kernels: Literal["auto", "fused", "native", "numpy"] = "auto"
+    exact: StrictBool = True
+    resume: Literal["auto", "always", "never"] = "auto"
+    max_iter: Optional[Count] = None
+    clip_gradients: Optional[Real] = None
+    clip_type: Optional[str] = None
+    iter_size: Optional[Annotated[Count, Field(ge=1)]] = None
+    params: List[ParameterGroup] = []
+
+    def names_modules(self) -> bool:
+        """Return whether a rule or a policy is the user's own, ``module:name``."""
+        names = [self.rule, self.lr_policy]
+        names += [name for group in self.params for name in (group.rule, group.lr_policy)]
+        return any(":" in name for name in names if name)
+
+
+class ProbeOptions(_Strict):
+    """One element of one parameter, of which the audit keeps every stage's value."""
+
+    param: str
+    index: List[Count]
+
+
+def _as_mapping(value: Any) -> Any:
+    """``audit:`` and ``audit: true`` ask for one as it is by default."""
+    return {} if value is None or value is True else None if value is False else value
+
+
+class AuditOptions(_Strict):
+    """What is recorded of the run, and what happens at a gradient that is not finite."""
+
+    every: Annotated[Count, Field(ge=1)] = 1
+    file: Annotated[str, Field(min_length=1)] = "audit.sqlite"
+    histograms: Count = 0
+    probes: List[ProbeOptions] = []
+    weights_every: Optional[Count] = None
+    on_nonfinite: Literal["raise", "skip", "record"] = "raise"
+
+
+class Configuration(_Strict):
+    """A run: the stock solver file, where the run's files go, the update and the audit."""
+
+    solver: Path = Field(strict=False)
+    run_dir: Optional[Path] = Field(default=None, strict=False)
+    update: UpdateOptions = UpdateOptions()
+    audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Return the configuration in a YAML file, or the one that a bare solver file stands for.
+
+    Paths in a YAML are relative to the YAML.
+
+    Raises:
+        UserError: the file cannot be read, or a key or value is not allowed; file, key, what was
+            found and what is allowed are named.
+    """
+    if not os.path.exists(path):
+        raise UserError(f"{path}: there is no such file; give a solver.prototxt or a YAML")
+    if path.suffix not in (".yaml", ".yml"):
+        return Configuration(solver=path)
+    content = _read_yaml(path)
+    try:
+        configuration = Configuration.model_validate(content)
+    except ValidationError as error:
+        # A misspelt key comes before the missing one that it was meant to be.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise UserError(f"{path}: {_explain(first)}") from error
+    beside = {"solver": path.parent / configuration.solver}
+    if not os.path.exists(beside["solver"]):
+        raise UserError(
+            f"{path}: solver: there is no file {beside['solver']} (a path in a YAML is relative "
+            "to the YAML)"
+        )
+    if configuration.run_dir is not None:
+        beside["run_dir"] = path.parent / configuration.run_dir
+    return configuration.model_copy(update=beside)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number, and no key is given twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = node.value[number][0].start_mark
+                raise yaml.MarkedYAMLError(None, None, f"the key '{key}' is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}: is not YAML: {problem}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found {content!r}, a mapping with the key 'solver' is wanted")
+    return content
+
+
+_ALLOWED = {
+    "model_type": "a mapping",
+    "path_type": "a path, as text",
+    "list_type": "a list",
+    "invalid_key": "a key that is text",
+}
+
+
+def _explain(error: Any) -> str:
+    location: Sequence[Any] = error["loc"]
+    key = _key(location)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        return f"{key}: unknown key{nearest(str(location[-1]), known) or _list(known)}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    allowed = _ALLOWED.get(error["type"], error["msg"].replace("Input should be ", ""))
+    return f"{key}: found {error['input']!r}, allowed is {allowed}"
+
+
+def _key(location: Sequence[Any]) -> str:
+    """Return the path of a key as one writes it: ``update.params[0].lr_mult``."""
+    key = ""
+    for part in location:
+        if isinstance(part, int) and key:
+            key += f"[{part}]"
+        elif part != "[key]":  # pydantic's own addition
+            key += f".{part}" if key else str(part)
+    return key
+
+
+def _known_keys(location: Sequence[Any]) -> List[str]:
+    model: Any = Configuration
+    for part in location:
+        if part == "update":
+            model = UpdateOptions
+        elif part == "params":
+            model = ParameterGroup
+        elif part == "audit":
+            model = AuditOptions
+        elif part == "probes":
+            model = ProbeOptions
+    return list(model.model_fields)
+
+
+def _list(known: List[str]) -> str:
+    return f"; allowed are {', '.join(known)}"

@@ -1,0 +1,98 @@
+"""From the file that a user names to a run: everything is read and checked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Mapping, Optional, Tuple
+
+from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.run import groups
+from caffe_pysgd.run.configuration import UpdateOptions, read_configuration
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.settings import MODULE
+from caffe_pysgd.stock.learnable import learnable_parameters, set_multipliers
+from caffe_pysgd.stock.solver_file import read_solver, read_train_net, set_field, train_state
+from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, make_rule
+
+
+def resolve(
+    source: Path,
+    iterations: Optional[int] = None,
+    level: Optional[int] = 0,
+    stages: Tuple[str, ...] = (),
+) -> Run:
+    """Read and check everything that a run needs, and let Caffe build its train net once.
+
+    Args:
+        source: a YAML or a solver file.
+        iterations: replaces ``max_iter``.
+        level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
+            which has no command line.
+
+    Raises:
+        UserError: anything that would stop the run later.
+    """
+    configuration = read_configuration(source)
+    update = configuration.update
+    solver = read_solver(configuration.solver)
+    given = update.hyperparameters()
+    if iterations is not None:
+        given["max_iter"] = iterations
+    beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
+    for name, value in given.items():
+        set_field(solver, name, value)
+    if update.names_modules():
+        sys.path.insert(0, str(source.parent))
+    rule = _choose_rule(source, update, solver)
+    where, net = read_train_net(configuration.solver, solver)
+    _refuse_injected(where, net)
+    try:
+        h = hyperparameters(solver, beyond)
+        check(h, make_rule(rule))
+    except (ValueError, UserError) as error:
+        raise UserError(f"{source}: {error}") from error
+    state = train_state(solver, net, level, stages)
+    parameters = learnable_parameters(configuration.solver, solver, where, net, state)
+    chosen = groups.assign(source, update, parameters)
+    groups.check_each(source, update, h, rule)
+    parameters, changed = groups.apply_multipliers(parameters, chosen)
+    set_multipliers(net, state, changed)
+    return Run(source, configuration, solver, h, net, state, tuple(parameters), tuple(chosen), rule)
+
+
+def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:
+    """Return the rule's name; where Caffe has it, the solver's type follows the YAML."""
+    if update.rule is None:
+        if solver.type not in NATIVE_RULES:
+            raise UserError(
+                f"{source}: type: found '{solver.type}', allowed are {', '.join(NATIVE_RULES)}"
+                + nearest(solver.type, NATIVE_RULES)
+            )
+        return NATIVE_RULES[solver.type].name
+    try:
+        find_rule(update.rule)
+    except UserError as error:
+        raise UserError(f"{source}: update.rule: {error}") from error
+    for solver_type, rule in NATIVE_RULES.items():
+        if rule.name == update.rule:
+            solver.type = solver_type
+    return update.rule
+
+
+def _refuse_injected(where: str, net: Any) -> None:
+    for layer in net.layer:
+        if layer.python_param.module == MODULE:
+            raise UserError(
+                f"{where}: is injected already (layer '{layer.name}'); give the original net"
+            )
+
+
+def hyperparameters(solver: Any, beyond: Mapping[str, Any]) -> HyperParameters:
+    """Return what the solver says about the update, and what it has no field for.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+    names = HyperParameters.__dataclass_fields__.keys() - set(HyperParameters.beyond_caffe())
+    return HyperParameters(**{name: getattr(solver, name) for name in names}, **beyond)

@@ -1,0 +1,162 @@
+"""A run, resolved: what the configuration, the solver file and the net file come to together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Tuple
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import write_whole
+from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
+from caffe_pysgd.run.settings import ParameterSettings, UpdateSettings
+from caffe_pysgd.stock.learnable import LearnableParameter
+from caffe_pysgd.stock.prototxt import to_text
+from caffe_pysgd.stock.solver_file import replace_train_net, set_field
+from caffe_pysgd.update import NATIVE_NAMES, HyperParameters, find_rule
+from caffe_pysgd.update.policies import caffe as caffes
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that is known about a run before it starts.
+
+    Attributes:
+        source: the file that the user named.
+        configuration: what the YAML says.
+        solver: the ``SolverParameter``, upgraded, with the YAML's hyper-parameters written in; to
+            be read only, see :meth:`with_solver`.
+        h: the hyper-parameters.
+        net: the train net's ``NetParameter``, with the YAML's multipliers written in.
+        state: the ``NetState`` of the train net.
+        parameters: the learnable parameters in Caffe's order.
+        groups: for each of them the YAML's group that applies to it.
+        rule: the update rule's name.
+    """
+
+    source: Path
+    configuration: Configuration
+    solver: Any
+    h: HyperParameters
+    net: Any
+    state: Any
+    parameters: Tuple[LearnableParameter, ...]
+    groups: Tuple[ParameterGroup, ...]
+    rule: str
+
+    @property
+    def update(self) -> UpdateOptions:
+        """How the update is computed."""
+        return self.configuration.update
+
+    @property
+    def hdf5(self) -> bool:
+        """Whether snapshots are HDF5 files."""
+        return bool(self.solver.snapshot_format == type(self.solver).HDF5)
+
+    def with_solver(self, **fields: Any) -> Run:
+        """Return this run with other values in fields of its solver, none of them the update's.
+
+        Args:
+            fields: by name; a message is copied, a list replaces a repeated field.
+        """
+        solver = type(self.solver)()
+        solver.CopyFrom(self.solver)
+        for name, value in fields.items():
+            set_field(solver, name, value)
+        return replace(self, solver=solver)
+
+    def settings(self, registered: bool = False) -> UpdateSettings:
+        """Return what the in-net layers are told.
+
+        Args:
+            registered: register the state blobs with the net even where the solver does not need
+                it, for a start from an HDF5 model.
+        """
+        return UpdateSettings(
+            rule=self.rule,
+            kernels=self.update.kernels,
+            exact=self.update.exact,
+            hyperparameters=self.h.as_plain(),
+            parameters=tuple(map(self._parameter_settings, self.parameters, self.groups)),
+            display=self.solver.display,
+            resume=self.update.resume,
+            registered=registered or self._needs_registered_state(),
+            module_path=str(self.source.parent) if self.update.names_modules() else "",
+        )
+
+    def _parameter_settings(
+        self, parameter: LearnableParameter, group: ParameterGroup
+    ) -> ParameterSettings:
+        rule = group.rule or self.rule
+        # BatchNorm's statistics are no weights; Caffe's own solvers leave them as they are, but
+        # keep a history of them, which is part of the bits.
+        kept = parameter.statistic and rule not in NATIVE_NAMES
+        return ParameterSettings(
+            parameter.name,
+            parameter.shape,
+            parameter.lr_mult,
+            parameter.decay_mult,
+            rule,
+            find_rule(rule).slots,
+            group.hyperparameters(),
+            group.freeze_until or 0,
+            0 if kept else group.freeze_from,
+            parameter.statistic,
+        )
+
+    def _needs_registered_state(self) -> bool:
+        """Return whether Caffe will index its parameter table by the hook's blob count.
+
+        HDF5 snapshots and debug_info do; blobs that the net does not know of would crash there.
+        """
+        return bool(self.hdf5 or self.solver.debug_info or self.net.debug_info)
+
+    def refuse_beyond_caffe(self) -> None:
+        """Check that there is a stock run to compare with.
+
+        Raises:
+            UserError: the native solver cannot do what this run does.
+        """
+        beyond = self._beyond_caffe()
+        if beyond:
+            raise UserError(
+                f"{self.source}: Caffe has no {beyond}: there is no stock run to compare with"
+            )
+
+    def _beyond_caffe(self) -> str:
+        """Return what of this run the native solver cannot do, or an empty string."""
+        if self.rule not in NATIVE_NAMES:
+            return f"rule '{self.rule}'"
+        if self.h.lr_policy not in caffes.POLICIES:
+            return f"lr_policy '{self.h.lr_policy}'"
+        if self.h.unknown_to_caffe():
+            return self.h.unknown_to_caffe()
+        for number, group in enumerate(self.update.params):
+            own = group.model_dump(exclude_none=True, exclude={"match", "lr_mult", "decay_mult"})
+            if own:
+                return f"{next(iter(own))} for params[{number}] ('{group.match}')"
+        return ""
+
+    def write_stock(self, directory: Path) -> Path:
+        """Write the run, resolved, for the native solver into a folder; return the solver file."""
+        solver = type(self.solver)()
+        solver.CopyFrom(self.solver)
+        replace_train_net(solver, directory / "net.prototxt")
+        return self.write(directory, solver, self.net)
+
+    def write(self, directory: Path, solver: Any, net: Any) -> Path:
+        """Write a solver and a net made of this run into a folder; return the solver file.
+
+        Raises:
+            UserError: one of them cannot be written; the other stays as it was.
+        """
+        origin = f"# Written by caffe-pysgd from {self.source}.\n"
+        solver_path = directory / "solver.prototxt"
+        write_whole(
+            {
+                directory / "net.prototxt": origin + to_text(net),
+                solver_path: origin + to_text(solver),
+            }
+        )
+        return solver_path

@@ -1,0 +1,54 @@
+"""Net files, and which of their layers a net state includes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, List
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.prototxt import read_text
+
+
+def read_net(path: Path) -> Any:
+    """Return the ``NetParameter`` in a file.
+
+    Raises:
+        UserError: the file does not parse or is in a format older than Caffe 1.0's.
+    """
+    net = read_text(path, pycaffe.messages().NetParameter())
+    if net.layers:
+        raise UserError(
+            f"{path}: uses the old 'layers {{ }}' format; upgrade it with "
+            f"'upgrade_net_proto_text {path} NEW.prototxt' and give the new file"
+        )
+    return net
+
+
+def included_layers(net: Any, state: Any) -> List[Any]:
+    """Return the layers that ``Net::FilterNet`` keeps; they are the net's own messages.
+
+    Raises:
+        UserError: a layer has both include and exclude rules.
+    """
+    return [layer for layer in net.layer if _included(layer, state)]
+
+
+def _included(layer: Any, state: Any) -> bool:
+    if layer.include and layer.exclude:
+        raise UserError(f"layer '{layer.name}': give include rules or exclude rules, not both")
+    if layer.include:
+        return any(_meets(state, rule) for rule in layer.include)
+    return not any(_meets(state, rule) for rule in layer.exclude)
+
+
+def _meets(state: Any, rule: Any) -> bool:
+    """``Net::StateMeetsRule``: all that the rule says must hold."""
+    stages = set(state.stage)
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )

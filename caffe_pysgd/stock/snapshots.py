@@ -1,0 +1,315 @@
+"""Snapshots as Caffe writes them: ``.caffemodel`` and ``.solverstate``, binary and HDF5."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+
+import numpy as np
+from google.protobuf.internal import encoder
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import replacing
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshot_names import HDF5_SUFFIX as _HDF5
+from caffe_pysgd.stock.snapshot_names import snapshot_names as snapshot_names
+
+
+class Model(Dict[str, List[np.ndarray]]):
+    """A model's blobs by layer name, each flat float32.
+
+    Attributes:
+        shapes: the blobs' shapes.
+        legacy: the blobs whose shape is written as models of before Caffe 1.0 have it, with four
+            axes throughout: layer and index.
+        keeps_with_owners: HDF5 keeps a shared blob with its owner only; with the others it is empty
+            here, or missing at the end.
+        notes: what the layers were told (``python_param.param_str``), for those that were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: Dict[str, List[Tuple[int, ...]]] = {}
+        self.legacy: Set[Tuple[str, int]] = set()
+        self.keeps_with_owners = False
+        self.notes: Dict[str, str] = {}
+
+    def add(self, layer: str, blobs: Sequence[np.ndarray]) -> None:
+        """Add a layer with its blobs in their shapes."""
+        self[layer] = [blob.ravel() for blob in blobs]
+        self.shapes[layer] = [blob.shape for blob in blobs]
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """What a ``.solverstate`` holds.
+
+    Attributes:
+        iteration: the number of updates done.
+        current_step: the step of lr_policy ``step`` and ``multistep``.
+        learned_net: the model file that belongs to it, as Caffe will look it up.
+        history: one flat float32 array per history blob, in the solver's order.
+        rule, names: the update rule and what the history blobs are, if caffe-pysgd wrote it;
+            Caffe's own files do not say, and Caffe skips over them.
+    """
+
+    iteration: int
+    current_step: int
+    learned_net: Path
+    history: List[np.ndarray]
+    rule: str = ""
+    names: Tuple[str, ...] = ()
+
+
+def read_model(path: Path) -> Model:
+    """Return what a ``.caffemodel`` holds.
+
+    Raises:
+        UserError: there is no such file, or it is not a model.
+    """
+    what = "model (.caffemodel)"
+    model = Model()
+    if is_hdf5(path):
+        model.keeps_with_owners = True
+        with _open_hdf5(path, what) as file:
+            for name, blobs in file["data"].items():
+                model.add(name, _numbered(blobs))
+        return model
+    net = _read_message(path, pycaffe.messages().NetParameter(), what)
+    # Models of before Caffe 1.0 hold V1 layers, and those may wrap V0 layers.
+    old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
+    for layer in (*net.layer, *old):
+        model.add(layer.name, [_values(blob) for blob in layer.blobs])
+        legacy = {(layer.name, i) for i, blob in enumerate(layer.blobs) if _is_legacy(blob)}
+        model.legacy |= legacy
+    for layer in net.layer:
+        if layer.python_param.param_str:
+            model.notes[layer.name] = layer.python_param.param_str
+    if not any(model):
+        raise _not_a(path, what)
+    return model
+
+
+def read_solver_state(path: Path) -> SolverState:
+    """Return what a ``.solverstate`` holds.
+
+    Raises:
+        UserError: there is no such file, or it is not a solver state.
+    """
+    what = "solver state (.solverstate)"
+    if is_hdf5(path):
+        with _open_hdf5(path, what) as file:
+            learned_net = file["learned_net"][()]
+            if isinstance(learned_net, bytes):
+                learned_net = learned_net.split(b"\0")[0].decode()
+            return _solver_state(
+                int(file["iter"][()]),
+                int(file["current_step"][()]),
+                learned_net,
+                _numbered(file["history"]),
+                file.attrs.get(_NOTE, ""),
+            )
+    state = _read_message(path, pycaffe.messages().SolverState(), what)
+    if not state.HasField("iter"):
+        raise _not_a(path, what)
+    history = [_values(blob) for blob in state.history]
+    return _solver_state(state.iter, state.current_step, state.learned_net, history, _noted(state))
+
+
+def _solver_state(
+    iteration: int, current_step: int, learned_net: str, history: List[np.ndarray], note: str
+) -> SolverState:
+    rule, names = _read_note(note)
+    kept = [values.ravel() for values in (history[: len(names)] if rule else history)]
+    return SolverState(iteration, current_step, Path(learned_net), kept, rule, names)
+
+
+def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[int, ...]]) -> None:
+    """Write a ``.solverstate``, or a ``.solverstate.h5``, as Caffe's solvers do.
+
+    Args:
+        path: its name; ``.h5`` at its end makes it HDF5.
+        state: what goes into it.
+        shapes: the shape of each history blob.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path.suffix == _HDF5:
+        with replacing(path) as beside, hdf5_file(beside, "w") as file:
+            file["iter"] = np.array([state.iteration], np.int32)
+            # C reads a string up to its terminator, which HDF5's own padding would leave out.
+            file["learned_net"] = np.bytes_(str(state.learned_net).encode() + b"\0.")
+            file["current_step"] = np.array([state.current_step], np.int32)
+            history = file.create_group("history")
+            for number, (values, shape) in enumerate(zip(state.history, shapes)):
+                history[str(number)] = values.reshape(shape)
+            file.attrs[_NOTE] = _note(state)
+        return
+    message = pycaffe.messages().SolverState(
+        iter=state.iteration,
+        learned_net=str(state.learned_net),
+        current_step=state.current_step,
+    )
+    for values, shape in zip(state.history, shapes):
+        set_blob(message.history.add(), values, shape)
+    with replacing(path) as beside:
+        beside.write_bytes(message.SerializeToString() + _note_field(_note(state)))
+
+
+# What the history is goes into a field that SolverState does not have (an attribute in HDF5): a
+# parser that does not know it, such as Caffe's, skips it.
+_NOTE = "caffe-pysgd"
+_NOTE_FIELD = 2000
+
+
+def _note_field(note: str) -> bytes:
+    """Return the note as a length-delimited protobuf field."""
+    return _field(_NOTE_FIELD, note.encode())
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes(encoder.TagBytes(number, 2) + encoder._VarintBytes(len(content)) + content)
+
+
+def _noted(state: Any) -> str:
+    for field in state.UnknownFields():
+        if field.field_number == _NOTE_FIELD:
+            note: str = field.data.decode()
+            return note
+    return ""
+
+
+def _note(state: SolverState) -> str:
+    return json.dumps({"rule": state.rule, "names": state.names})
+
+
+def _read_note(note: str) -> Tuple[str, Tuple[str, ...]]:
+    if not note:
+        return "", ()
+    fields = json.loads(note)
+    return fields["rule"], tuple(fields["names"])
+
+
+def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
+    """Fill a ``BlobProto``.
+
+    The data go in as the bytes that they are on the wire; value by value it would take a second
+    for ten million.
+    """
+    blob.shape.dim.extend(shape)
+    content = np.ascontiguousarray(values, "<f4").tobytes()
+    blob.MergeFromString(_field(_BLOB_DATA, content))
+
+
+_BLOB_DATA = 5  # repeated float data = 5 [packed = true]
+
+
+def _values(blob: Any) -> np.ndarray:
+    """Return a ``BlobProto``'s data in its shape, again through the bytes on the wire."""
+    data_only = type(blob)()
+    data_only.CopyFrom(blob)
+    four = (blob.num, blob.channels, blob.height, blob.width)
+    shape = four if _is_legacy(blob) else tuple(blob.shape.dim)
+    for field in ("shape", "diff", "double_data", "double_diff", *_OLD_SHAPE):
+        data_only.ClearField(field)
+    count = len(blob.data)
+    if not count:
+        return np.array(blob.double_data, np.float32)
+    values = np.frombuffer(data_only.SerializeToString()[-4 * count :], "<f4").astype(np.float32)
+    return values.reshape(shape) if math.prod(shape) == count else values
+
+
+_OLD_SHAPE = ("num", "channels", "height", "width")
+
+
+def _is_legacy(blob: Any) -> bool:
+    return any(blob.HasField(field) for field in _OLD_SHAPE)
+
+
+def add_diffs(path: Path, net: Any) -> None:
+    """Add to a model what ``snapshot_diff`` adds: the diff of every blob of a pycaffe net."""
+    layers = list(zip(net._layer_names, net.layers))
+    if is_hdf5(path):
+        with hdf5_file(path, "a") as file:
+            for name, layer in layers:
+                group = file.create_group(f"diff/{name}")
+                for number, blob in enumerate(layer.blobs):
+                    group[str(number)] = np.array(blob.diff)
+        return
+    model = read_model_message(path)
+    for message, (_, layer) in zip(model.layer, layers):
+        for proto, blob in zip(message.blobs, layer.blobs):
+            proto.diff.extend(np.ravel(blob.diff).tolist())
+    path.write_bytes(model.SerializeToString())
+
+
+def read_model_message(path: Path) -> Any:
+    """Return the ``NetParameter`` in a binary ``.caffemodel``.
+
+    Raises:
+        UserError: there is no such file, or it is not a model.
+    """
+    return _read_message(path, pycaffe.messages().NetParameter(), "model (.caffemodel)")
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a snapshot is HDF5, by what is in it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _open_hdf5(path: Path, what: str) -> Iterator[Any]:
+    try:
+        with hdf5_file(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        raise _not_a(path, what) from error
+
+
+def hdf5_file(path: Path, mode: str) -> Any:
+    """Open an HDF5 file.
+
+    Raises:
+        UserError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path}: is HDF5; that takes h5py (pip install h5py)") from error
+    return h5py.File(path, mode)
+
+
+def _numbered(group: Any) -> List[np.ndarray]:
+    """Return the arrays that a group holds under their numbers."""
+    found = {int(name): np.array(array, np.float32) for name, array in group.items()}
+    return [
+        found.get(number, np.empty(0, np.float32)) for number in range(max(found, default=-1) + 1)
+    ]
+
+
+def _read_message(path: Path, empty: Any, what: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # protobuf only warns of what follows a group's end
+            empty.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, whose module differs between versions
+        raise _not_a(path, what) from error
+    return empty
+
+
+def _not_a(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: is not a whole Caffe {what}")

@@ -1,0 +1,121 @@
+"""Solver files, read as ``ReadSolverParamsFromTextFileOrDie`` reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.net_file import read_net
+from caffe_pysgd.stock.prototxt import read_text
+
+TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+# The deprecated enum solver_type, spelt as the field that replaced it.
+_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+
+def read_solver(path: Path) -> Any:
+    """Return the ``SolverParameter`` in a file, upgraded the way Caffe upgrades it.
+
+    Raises:
+        UserError: the file does not parse, or says what Caffe would refuse.
+    """
+    solver = read_text(path, pycaffe.messages().SolverParameter())
+    _upgrade_type(path, solver)
+    _complete_snapshot_prefix(path, solver)
+    given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]
+    if len(given) != 1:
+        found = f"{' and '.join(given)} are given" if given else "no train net is given"
+        raise UserError(f"{path}: {found}; give exactly one of {', '.join(TRAIN_NET_FIELDS)}")
+    if solver.average_loss < 1:
+        raise UserError(f"{path}: average_loss: found {solver.average_loss}, allowed is 1 or more")
+    return solver
+
+
+def _upgrade_type(path: Path, solver: Any) -> None:
+    if not solver.HasField("solver_type"):
+        return
+    if solver.HasField("type"):
+        raise UserError(f"{path}: has both 'type' and the deprecated 'solver_type'; keep 'type'")
+    solver.type = _TYPES[solver.solver_type]
+    solver.ClearField("solver_type")
+
+
+def _complete_snapshot_prefix(path: Path, solver: Any) -> None:
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(path.with_suffix(""))
+    elif os.path.isdir(solver.snapshot_prefix):
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / path.stem)
+
+
+def read_train_net(path: Path, solver: Any) -> Tuple[str, Any]:
+    """Return where the train net of a solver is written, and its ``NetParameter``.
+
+    A path inside the solver file is relative to the working directory, as Caffe reads it.
+
+    Raises:
+        UserError: the net file is missing or does not parse.
+    """
+    for field in ("net", "train_net"):
+        if solver.HasField(field):
+            net_path = Path(getattr(solver, field))
+            if not net_path.exists():
+                raise UserError(
+                    f"{path}: {field}: there is no file {net_path} (Caffe reads it relative to "
+                    f"the working directory, {Path.cwd()})"
+                )
+            return str(net_path), read_net(net_path)
+    field = "net_param" if solver.HasField("net_param") else "train_net_param"
+    net = pycaffe.messages().NetParameter()
+    net.CopyFrom(getattr(solver, field))
+    where = f"{path}: {field}"
+    if net.layers:
+        raise UserError(
+            f"{where}: uses the old 'layers {{ }}' format; put the net into a file of its own and "
+            "upgrade it with 'upgrade_net_proto_text OLD.prototxt NEW.prototxt'"
+        )
+    return where, net
+
+
+def train_state(solver: Any, net: Any, level: Optional[int], stages: Tuple[str, ...]) -> Any:
+    """Return the ``NetState`` that ``caffe train --level --stage`` gives the train net.
+
+    Caffe's order of precedence: the solver's defaults, the net's own ``state``, the solver's
+    ``train_state`` with the level and the stages of the command line. Without a level there is no
+    command line: a solver in Python has the state that its file says.
+
+    Raises:
+        UserError: the state's phase is not TRAIN.
+    """
+    messages = pycaffe.messages()
+    state = messages.NetState(phase=messages.TRAIN)
+    state.MergeFrom(net.state)
+    state.MergeFrom(solver.train_state)
+    if level is not None:
+        state.level = level
+        state.stage.extend(stages or ("",))
+    if state.phase != messages.TRAIN:
+        raise UserError("train_state: phase: found TEST; a net that is trained has phase TRAIN")
+    return state
+
+
+def set_field(solver: Any, name: str, value: Any) -> None:
+    """Set a field of a ``SolverParameter``: a value, a list, or a message to copy."""
+    if isinstance(value, (list, tuple)):
+        solver.ClearField(name)
+        getattr(solver, name).extend(value)
+    elif hasattr(value, "DESCRIPTOR"):
+        getattr(solver, name).CopyFrom(value)
+    else:
+        setattr(solver, name, value)
+
+
+def replace_train_net(solver: Any, net_path: Path) -> None:
+    """Let the solver read its train net, and test nets written in the same place, from a file."""
+    field = "net" if solver.HasField("net") or solver.HasField("net_param") else "train_net"
+    for inline in ("net_param", "train_net_param"):
+        solver.ClearField(inline)
+    setattr(solver, field, str(net_path))

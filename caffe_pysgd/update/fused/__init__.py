@@ -1,0 +1,65 @@
+"""Kernels that update a parameter in one pass over memory, compiled by numba; an optional extra.
+
+Caffe's update walks over memory up to thirteen times and calls powf for each element. These take a
+block of a parameter from its gradient to its new weights while it is in the cache, on all cores,
+with the same bits: ``probe.py`` makes sure of that against Caffe's own functions at start-up.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Optional, Sequence
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.fused import objects
+from caffe_pysgd.update.fused.probe import rounds_once
+from caffe_pysgd.update.fused.program import Program, Untraceable
+from caffe_pysgd.update.fused.update import FusedUpdate, Leaves
+from caffe_pysgd.update.kernels.caffe import CaffeKernels
+from caffe_pysgd.update.parameter import Parameter
+
+
+class FusedKernels(CaffeKernels):
+    """Caffe's own vector operations, and a fused update for the rules that can be compiled.
+
+    Args:
+        library_path: a shared library through which Caffe's symbols resolve.
+        exact: libm's powers; else the correctly rounded ones, faster still, not Caffe's bits.
+
+    Raises:
+        UserError: numba is not installed, or this Caffe rounds in a way that no pass matches.
+        MissingSymbols: there is no Caffe whose bits these could be.
+    """
+
+    name = "fused"
+
+    def __init__(self, library_path: Optional[str], exact: bool = True) -> None:
+        super().__init__(library_path)
+        if not objects.available():
+            raise UserError(
+                "kernels: fused: numba is not installed; pip install 'caffe-pysgd[fused]'"
+            )
+        self.exact = exact
+        self.rounds_once = rounds_once(library_path)
+
+    def fuse(
+        self, name: str, rule: Any, parameters: Sequence[Parameter], checked: bool = False
+    ) -> Optional[FusedUpdate]:
+        if name in self.unfused:
+            return None
+        l1 = parameters[0].h.regularization_type == "L1"
+        try:
+            return FusedUpdate(rule, parameters, partial(self._compiled, l1=l1, checked=checked))
+        except Untraceable as reason:
+            self.unfused[name] = str(reason)
+        except Exception as error:  # a mix of compiler versions can raise anything
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            self.unfused[name] = f"its pass cannot be compiled: {what[:200]}"
+        return None
+
+    def _compiled(self, program: Program, l1: bool, checked: bool) -> Callable[..., int]:
+        variant = objects.Variant(program, l1, self.rounds_once, self.exact, checked)
+        return objects.load(variant)
+
+
+__all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Untraceable"]

@@ -1,0 +1,98 @@
+"""Which way this Caffe rounds, found by asking it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Optional
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.kernels.caffe import CaffeKernels
+
+F = np.float32
+
+# Below and beyond what a BLAS takes in one go, and beyond where it starts threads: what is rounded
+# in the main loop and what in the tail are different pieces of code.
+_LENGTHS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 63, 65, 127, 129, 1000, 10007, 40011)
+_POWERS = 1 << 16
+
+# The band around midpoints in which libm may round a power either way, in ulp; ``elements.py``
+# says why it is enough, and a slow test goes through all floats.
+BAND = F(1 / 400)
+
+
+class UnmatchedRounding(UserError):
+    """Caffe's kernels round in a way that no fused pass does."""
+
+
+@cache
+def rounds_once(library_path: Optional[str]) -> bool:
+    """Return whether Caffe's axpy is a fused multiply-add, rounded once, or rounded twice.
+
+    Args:
+        library_path: a shared library through which Caffe's symbols resolve.
+
+    Raises:
+        MissingSymbols: there are none.
+        UnmatchedRounding: it is neither, not everywhere the same, or libm's powf rounds otherwise
+            than within the band around midpoints.
+    """
+    native = CaffeKernels(library_path)
+    once = twice = True
+    for length in _LENGTHS:
+        found = _axpy_rounding(native, length)
+        once, twice = once and found[0], twice and found[1]
+    if not once and not twice:
+        raise UnmatchedRounding(
+            "kernels: fused: this Caffe's axpy rounds neither once nor twice throughout; take "
+            "native"
+        )
+    _check_powers(native)
+    return once
+
+
+def _axpy_rounding(native: CaffeKernels, length: int) -> tuple[bool, bool]:
+    """Return whether all results of one length are as if rounded once, and as if twice."""
+    rng = np.random.RandomState(length)
+    once = twice = True
+    for _ in range(max(1, 64 // length)):
+        a, (x, y) = F(rng.standard_normal()), rng.standard_normal((2, length)).astype(F)
+        exact = np.float64(a) * x.astype(np.float64) + y.astype(np.float64)
+        # Where float64 itself ends on a midpoint, it does not tell how the exact sum is rounded.
+        sure = (exact.view(np.int64) & 0x1FFFFFFF) != 0x10000000
+        rounded_once, rounded_twice = exact.astype(F), a * x + y
+        native.axpy(a, x, y)
+        once = once and bool((y == rounded_once)[sure].all())
+        twice = twice and bool((y == rounded_twice).all())
+    return once, twice
+
+
+def _check_powers(native: CaffeKernels) -> None:
+    rng = np.random.RandomState(0)
+    x = (rng.uniform(1, 4, _POWERS) * 2.0 ** rng.randint(-40, 40, _POWERS)).astype(F)
+    found = np.empty_like(x)
+    for exponent, rounded in ((F(0.5), np.sqrt(x)), (F(2), x * x)):
+        native.powx(x, exponent, found)
+        if ((found != rounded) & ~near_midpoint(x, exponent, rounded)).any():
+            raise UnmatchedRounding(
+                f"kernels: fused: this libm's powf(x, {exponent}) is less exact than expected; "
+                "take native"
+            )
+
+
+def near_midpoint(x: np.ndarray, exponent: np.float32, rounded: np.ndarray) -> np.ndarray:
+    """Return where the exact power lies within the band around a midpoint of two floats.
+
+    Args:
+        rounded: the correctly rounded power.
+    """
+    wide, result = x.astype(np.float64), rounded.astype(np.float64)
+    # Products of two float32 are exact in float64, and so are these differences.
+    if exponent == F(2):
+        error = np.abs(wide * wide - result)
+    else:
+        error = np.abs(wide - result * result) / (2 * result)
+    ulp = np.ldexp(1.0, np.frexp(rounded)[1] - 24)
+    near: np.ndarray = error > (0.5 - BAND) * ulp
+    return near

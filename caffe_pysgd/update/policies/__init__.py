@@ -1,0 +1,97 @@
+"""The learning rate over the iterations: a policy, whoever wrote it, with its step and warm-up."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, Tuple
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.plugins import import_by_name
+from caffe_pysgd.update.policies import beyond, caffe
+from caffe_pysgd.update.policies.beyond import warmed_up
+from caffe_pysgd.update.policies.caffe import Policy
+
+POLICIES = {**caffe.POLICIES, **beyond.POLICIES}
+
+
+class Schedule:
+    """The learning rate as a function of the iteration.
+
+    Args:
+        h: the hyper-parameters; ``lr_policy`` is Caffe's, one of ours, or ``module:function``,
+            which is called as ``function(h, iteration)`` and returns the rate.
+
+    Attributes:
+        current_step: the step of ``step`` and ``multistep``, part of the solver's state.
+
+    Raises:
+        UserError: there is no such policy, or it refuses its settings.
+    """
+
+    def __init__(self, h: HyperParameters) -> None:
+        for refusal in (caffe.refusal(h), beyond.refusal(h)):
+            if refusal:
+                raise UserError(refusal)
+        self.h = h
+        self.current_step = 0
+        self._policy = _find_policy(h.lr_policy)
+
+    def rate(self, iteration: int) -> np.float32:
+        """Return the global rate; like Caffe's ``GetLearningRate``, it may advance the step."""
+        self.current_step = caffe.current_step(self.h, iteration, self.current_step)
+        rate = self._policy(self.h, iteration, self.current_step)
+        return warmed_up(self.h, iteration, rate)
+
+    def catch_up(self, iteration: int) -> None:
+        """Take the step that evaluating the rate at iterations 0 to ``iteration - 1`` leaves."""
+        self.current_step = caffe.step_before(self.h, iteration)
+
+
+def caffe_knows_the_rate(h: HyperParameters) -> bool:
+    """Return whether Caffe computes the same rate from its own fields."""
+    return h.lr_policy in caffe.POLICIES and h.warmup_iter == 0
+
+
+def schedule_of(h: HyperParameters) -> Tuple[Any, ...]:
+    """Return what decides the rate: equal for hyper-parameters that share a schedule."""
+    names = (
+        "base_lr", "lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_iter",
+        "warmup_iter", "warmup_start", "lr_min", "period_mult", "pct_start", "div_factor",
+        "final_div_factor", "lr_table",
+    )  # fmt: skip
+    if ":" in h.lr_policy:  # a function of the user's may look at anything
+        return (h,)
+    return tuple(getattr(h, name) for name in names)
+
+
+def _find_policy(name: str) -> Policy:
+    if name in POLICIES:
+        return POLICIES[name]
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"lr_policy: found '{name}', allowed are {', '.join(POLICIES)} or "
+            f"module:function{nearest(name, POLICIES)}"
+        )
+    function: Any = import_by_name(module_name, function_name)
+    if not callable(function):
+        raise UserError(f"lr_policy: {name} is not a function")
+
+    def policy(h: HyperParameters, iteration: int, step: int) -> np.float32:
+        try:
+            rate = function(h, iteration)
+        except Exception as error:
+            raise UserError(
+                f"lr_policy {name}, iteration {iteration}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(rate, Real) or not np.isfinite(rate):
+            raise UserError(
+                f"lr_policy {name}: returned {rate!r} at iteration {iteration}; a finite number "
+                "is wanted"
+            )
+        return np.float32(rate)
+
+    return policy

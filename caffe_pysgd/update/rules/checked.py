@@ -1,0 +1,97 @@
+"""Calling a rule: what a user's returns, raises or does to its state is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.policies import Schedule
+from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
+
+F = np.float32
+
+
+_OWN = frozenset(RULES.values())
+
+
+def call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
+    """Return a rule's update value; of a user's rule, look at that and at what became of its state.
+
+    The state must stay in the arrays that the rule was given: they are the snapshot's.
+
+    Raises:
+        UserError: naming rule, parameter and iteration.
+    """
+    if step.trusted or type(rule) in _OWN:
+        return rule.update(step)
+    slots = dict(step.state)
+    try:
+        value = rule.update(step)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{_where(rule, step)}: {type(error).__name__}: {error}") from error
+    for slot, array in step.state.items():
+        if slot not in slots:
+            raise UserError(f"{_where(rule, step)}: state: '{slot}' is not among its slots")
+        if array is not slots[slot]:
+            _check_array(array, f"{_where(rule, step)}: state['{slot}'] became", step)
+            slots[slot][...] = array
+    step.state.update(slots)
+    return _checked_value(value, rule, step)
+
+
+def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.ndarray:
+    returned = f"{_where(rule, step)}: update() returned"
+    array = _check_array(value, returned, step)
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        raise UserError(
+            f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
+            f"{index}: {array[index]} from gradient {step.gradient[index]}"
+        )
+    return np.ascontiguousarray(array)  # the kernels walk over memory, not over strides
+
+
+def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{what} {type(value).__name__}, an array of float32 is wanted")
+    if value.dtype != F:
+        raise UserError(f"{what} an array of {value.dtype}, float32 is wanted")
+    if value.shape != step.gradient.shape:
+        raise UserError(f"{what} shape {value.shape}, {step.gradient.shape} is wanted")
+    return value
+
+
+def _where(rule: UpdateRule, step: ParameterStep) -> str:
+    return f"rule {name_of(rule)}, parameter {step.name}, iteration {step.iteration}"
+
+
+def name_of(rule: UpdateRule) -> str:
+    """Return what a rule is called; a user's own is ``module:Class``."""
+    kind = type(rule)
+    return rule.name if kind in _OWN else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def is_own(rule: UpdateRule) -> bool:
+    """Return whether a rule is one of this package."""
+    return type(rule) in _OWN
+
+
+def check(h: HyperParameters, rule: UpdateRule) -> None:
+    """Check that a rule and a learning-rate policy accept the hyper-parameters.
+
+    Raises:
+        UserError: in the words ``field: found what, allowed what``.
+    """
+    Schedule(h)
+    try:
+        refusal = rule.check(h)
+    except Exception as error:
+        raise UserError(
+            f"{name_of(rule)}: check() raised {type(error).__name__}: {error}"
+        ) from error
+    if refusal:
+        raise UserError(refusal)

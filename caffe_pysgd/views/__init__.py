@@ -1,0 +1,1 @@
+"""An audit, shown: as a page, in the terminal, as tables for other tools."""

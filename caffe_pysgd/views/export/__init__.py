@@ -1,0 +1,47 @@
+"""An audit in the formats of others: CSV, Parquet, and the event files of TensorBoard."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import List
+
+from caffe_pysgd.audit.store import Store
+from caffe_pysgd.errors import UserError
+
+FORMATS = {"tensorboard": "tensorboardX", "csv": "csv", "parquet": "pyarrow"}
+"""The formats, and the module that each needs."""
+
+
+def export(run: Path, format: str, folder: Path) -> List[Path]:
+    """Write what an audit holds into a folder, which is made if need be.
+
+    What an earlier export of that format left there under the same names is replaced; nothing else
+    is touched. Of iterations recorded twice, those count that led to the present weights.
+
+    Args:
+        run: a run directory, or an audit.
+        format: one of ``FORMATS``.
+        folder: where to write.
+
+    Returns:
+        the files written.
+
+    Raises:
+        UserError: there is no audit, what the format needs is not installed, or nothing can be
+            written there.
+    """
+    try:
+        import_module(FORMATS[format])
+    except ImportError as error:
+        raise UserError(
+            f"--format {format} needs {FORMATS[format]} ({error}): "
+            f"pip install 'caffe-pysgd[{format}]'"
+        ) from error
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give a folder to export to with -o DIR")
+    writer = import_module(f"caffe_pysgd.views.export.{format}_format")
+    with Store(run) as store:
+        store.manifest()  # nothing is written for an audit that holds nothing
+        files: List[Path] = writer.write(store, folder)
+    return files

@@ -1,0 +1,56 @@
+"""The report: one HTML file that shows what the solver did, readable without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from caffe_pysgd.audit.store import Store
+from caffe_pysgd.files import write_whole
+
+
+def write_report(runs: Sequence[Path], output: Optional[Path] = None, check: bool = True) -> Path:
+    """Write one page that shows recorded runs, several of them over each other.
+
+    Args:
+        runs: run directories, or their audits.
+        output: the file to write; ``report.html`` beside the first run's audit unless told.
+        check: whether to check the ledgers, which reads all of them.
+
+    Returns:
+        the file written.
+
+    Raises:
+        UserError: a run has no audit, or the page cannot be written.
+    """
+    from caffe_pysgd.views.report.gathering import gather
+    from caffe_pysgd.views.report.page import page
+
+    stores = [Store(run) for run in runs]
+    try:
+        names = distinct_names([store.path for store in stores])
+        records = [gather(name, store, len(stores)) for name, store in zip(names, stores)]
+        target = output or stores[0].path.with_name("report.html")
+        write_whole({target: page(records, check)})
+    finally:
+        for store in stores:
+            store.close()
+    return target
+
+
+def distinct_names(audits: Sequence[Path]) -> List[str]:
+    """Return a short name for each audit: its folder as it was given, if that is short.
+
+    Else as much of the folder's path as tells them apart.
+    """
+    given = [str(audit.parent) for audit in audits]
+    if len(set(given)) == len(given) and all(
+        not audit.is_absolute() and 1 <= len(audit.parts) - 1 <= 3 for audit in audits
+    ):
+        return given
+    folders = [audit.absolute().parent for audit in audits]
+    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[1:][-length:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(audit) for audit in audits]

@@ -1,0 +1,137 @@
+"""The page: a template, a style sheet, a few scripts and uPlot, all put into one file."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from caffe_pysgd import __version__
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.views.report.facts import facts, lede
+from caffe_pysgd.views.report.gathering import RunRecord
+from caffe_pysgd.views.report.payload import payload
+from caffe_pysgd.views.report.verdicts import verdicts
+
+_HERE = Path(__file__).parent
+_SCRIPTS = ("data.js", "charts.js", "heatmap.js", "main.js")
+_MOST_ROWS = 200
+
+
+def page(records: Sequence[RunRecord], check: bool) -> str:
+    """Return the HTML that shows runs.
+
+    Args:
+        records: the runs.
+        check: whether to check their ledgers.
+
+    Raises:
+        UserError: Jinja2 is not installed.
+    """
+    try:
+        jinja2 = import_module("jinja2")
+    except ImportError as error:
+        raise UserError(
+            f"report needs Jinja2 ({error}): pip install 'caffe-pysgd[report]'"
+        ) from error
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_text("assets/template.html"))
+    html: str = template.render(
+        title=" · ".join(record.name for record in records),
+        lede=lede(records),
+        version=__version__,
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        runs=[
+            {
+                "name": record.name,
+                "facts": facts(record),
+                "verdicts": verdicts(record, check),
+                "tables": _tables(record),
+                "manifest": _manifest(record),
+            }
+            for record in records
+        ],
+        thinning=_thinning(records),
+        has_figures=any(
+            parameter.figures or parameter.updates
+            for record in records
+            for parameter in record.parameters
+        ),
+        css=_text("assets/style.css"),
+        uplot_css=_text("vendor/uplot/uPlot.min.css"),
+        uplot_js=_text("vendor/uplot/uPlot.iife.min.js"),
+        scripts=[_text(f"assets/{name}") for name in _SCRIPTS],
+        payload=payload(records),
+    )
+    return html
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _thinning(records: Sequence[RunRecord]) -> str:
+    whole = max(record.points.width for record in records)
+    single = max(record.parameter_points.width for record in records)
+    if whole == single == 1:
+        return "Each point is one iteration, as it was recorded."
+    parts = []
+    if whole > 1:
+        parts.append(f"each point stands for {whole:,} iterations")
+    if single > 1:
+        what = "for" if parts else "each point stands for"
+        unit = "" if parts else " iterations"
+        parts.append(f"{what} {single:,}{unit} where single parameters are shown")
+    return (
+        f"This is a long run: {' and '.join(parts)}. A line is the last value of each stretch, the"
+        " band around it reaches from the smallest value to the largest; nothing is averaged."
+    )
+
+
+def _tables(record: RunRecord) -> List[Dict[str, Any]]:
+    sessions = {
+        "title": "Sessions",
+        "columns": ["session", "from iteration", "started", "ended"],
+        "numbers": {"session", "from iteration"},
+        "rows": [
+            [
+                s.session,
+                f"{s.start_iteration:,}",
+                s.started,
+                s.ended or "not said: killed, or running",
+            ]
+            for s in record.sessions
+        ],
+    }
+    tables = [sessions]
+    if record.events:
+        rows = [[f"{e['iteration']:,}", e["kind"], e["message"]] for e in record.events]
+        tables.append(_table("Events", ["iteration", "event", "what"], rows))
+    if record.snapshots:
+        rows = [
+            [f"{s['iteration']:,}", s["path"], s["sha256"] or "not taken"] for s in record.snapshots
+        ]
+        tables.append(_table("Snapshots", ["iteration", "snapshot", "SHA-256"], rows))
+    return tables
+
+
+def _table(title: str, columns: List[str], rows: List[List[str]]) -> Dict[str, Any]:
+    table: Dict[str, Any] = {"title": title, "columns": columns, "numbers": {"iteration"}}
+    table["rows"] = rows[:_MOST_ROWS]
+    if len(rows) > _MOST_ROWS:
+        table["more"] = f"{len(rows) - _MOST_ROWS:,} more are in the audit."
+    return table
+
+
+def _manifest(record: RunRecord) -> List[Dict[str, str]]:
+    """Return the manifest in parts that unfold: long texts by themselves, the rest together."""
+    parts, rest = [], {}
+    for key, value in record.manifest.items():
+        if isinstance(value, str) and "\n" in value:
+            parts.append({"title": f"Manifest: {key}", "text": value})
+        else:
+            rest[key] = value
+    whole = json.dumps(rest, indent=2, ensure_ascii=False)
+    return [{"title": "Manifest", "text": whole}, *parts]

@@ -1,0 +1,1 @@
+"""What several tests need: nets, runs, audits, a browser."""

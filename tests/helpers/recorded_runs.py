@@ -1,0 +1,52 @@
+"""Small trainings that are recorded, by whichever host."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import caffe_pysgd
+from helpers.nets import SMALL, write_solver
+
+TESTED = {"test_iter": 3, "test_interval": 2, "snapshot": 4}
+
+HOSTS = ("in-net", "hook", "solver")
+
+
+def write_recorded(
+    directory: Path, audit: str = "{}", net: str = SMALL, name: str = "run", **fields: Any
+) -> Path:
+    """Write a net, a solver and a YAML that asks for an audit in a folder of that name."""
+    write_solver(directory, net, name, snapshot_prefix=directory / f"{name}_snap", **fields)
+    path = directory / f"{name}.yaml"
+    path.write_text(f"solver: {name}.prototxt\nrun_dir: {name}\naudit: {audit}\n")
+    return path
+
+
+def record(cli: Any, source: Path, host: str) -> Path:
+    """Train to the end with a host; return the audit."""
+    if host == "in-net":
+        trained: subprocess.CompletedProcess = cli("train", source, GLOG_logtostderr="1")
+        assert trained.returncode == 0, trained.stderr
+    else:
+        make = {"hook": caffe_pysgd.take_over, "solver": caffe_pysgd.get_solver}[host]
+        solver = make(source)
+        solver.solve()
+        solver.recorder.close()
+    return source.with_suffix("") / "audit.sqlite"
+
+
+def rows(file: Path, sql: str, *values: Any) -> List[Tuple[Any, ...]]:
+    """Return what a query finds."""
+    connection = sqlite3.connect(file)
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.close()
+
+
+def dump(file: Path, tables: Any) -> Dict[str, List[Tuple[Any, ...]]]:
+    """Return all rows of some tables."""
+    return {table: rows(file, f"SELECT * FROM {table}") for table in tables}
