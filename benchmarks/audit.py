@@ -106,7 +106,6 @@ def update_alone(values: int, updates: int, folder: Path) -> Dict[str, List[floa
     ]
     updater = Updater(parameters, h, make_rule("sgd"), kernels)
     recorder = Recorder(_settings(h, shapes, folder / "alone.sqlite"), "solver", print)
-    recorder.updater = updater
     observers: Dict[str, List[Observer]] = {"none": [], "figures": [Figures()], "audit": [recorder]}
     seconds: Dict[str, List[float]] = {name: [] for name in VARIANTS}
     recorded = 0
@@ -118,7 +117,7 @@ def update_alone(values: int, updates: int, folder: Path) -> Dict[str, List[floa
             began = time.perf_counter()
             rate = updater.step(recorded if name == "audit" else 0)
             if name == "audit":
-                recorder.updated(recorded, rate)
+                recorder.updated(recorded, rate, None)
                 recorded += 1
             if turn:  # the first compiles, and opens the file
                 seconds[name].append(time.perf_counter() - began)
@@ -138,7 +137,6 @@ def _settings(h: HyperParameters, shapes: List[Tuple[int, ...]], file: Path) -> 
         histograms=0,
         probes=(),
         weights_every=0,
-        on_nonfinite="raise",
         max_iter=0,
         average_loss=1,
         snapshot_prefix="",

@@ -8,7 +8,7 @@ from typing import Dict, List, Sequence, Tuple
 import numpy as np
 
 from caffe_pysgd.audit.ledger import Row
-from caffe_pysgd.update import Stage, Updater
+from caffe_pysgd.update import Parameter, Stage
 
 BINS = 64
 
@@ -32,18 +32,17 @@ class Probes:
         self.rows: List[Row] = []
 
     def see(
-        self, updater: Updater, iteration: int, parameter: int, stage: Stage, array: np.ndarray
+        self, p: Parameter, iteration: int, parameter: int, stage: Stage, array: np.ndarray
     ) -> None:
         """Keep what the elements are at a stage; before the first also the weight and the state."""
         if parameter not in self._elements:
             return
-        state = updater.states[parameter]
         values = {stage.value: array}
         if stage is Stage.GRADIENT:
-            values["data before"] = updater.parameters[parameter].data
-            values.update({f"{slot} before": held for slot, held in state.items()})
+            values["data before"] = p.data
+            values.update({f"{slot} before": held for slot, held in p.state.items()})
         elif stage is Stage.DATA:
-            values.update(state)
+            values.update(p.state)
         for element in self._elements[parameter]:
             for name, source in values.items():
                 value = source[element : element + 1]

@@ -52,7 +52,6 @@ def plan_audit(run: Run, directory: Path, always: bool = False) -> Optional[Audi
         histograms=options.histograms if options else 0,
         probes=_probes(run, options),
         weights_every=solver.snapshot if weights_every is None else weights_every,
-        on_nonfinite=options.on_nonfinite if options else "",
         max_iter=solver.max_iter,
         average_loss=solver.average_loss,
         snapshot_prefix=solver.snapshot_prefix,

@@ -1,4 +1,4 @@
-"""The recorder: an observer of the update that writes down what it sees."""
+"""The recorder: an observer that writes down what it sees and hears."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.elements import Histograms, Probes, real
 from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
-from caffe_pysgd.audit.nonfinite import NonFinite, describe, find_nonfinite
 from caffe_pysgd.audit.writer import Writer
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
-from caffe_pysgd.update import Observer, Parameter, Stage, Statistics, Updater
+from caffe_pysgd.update import Observer, Parameter, Stage, Statistics
+from caffe_pysgd.update.guard import NonFinite, describe
+from caffe_pysgd.update.stages import Clipping
 
 _FLUSH_SECONDS = 1.0
 
@@ -26,18 +26,14 @@ _FLUSH_SECONDS = 1.0
 class Recorder(Observer):
     """Writes an audit while the update runs.
 
-    A host tells it the loss and what lies between the updates, makes it an observer of its updater,
-    and calls :meth:`updated` after each update. The file is opened at the first update, because
-    only then the initial weights are known, and whether the run goes on from a snapshot.
+    The file is opened at the first update, because only then the initial weights are known, and
+    whether the run goes on from a snapshot.
 
     Args:
         settings: what the update was told, with what is to be recorded.
         host: ``in-net``, ``hook`` or ``solver``.
         log: is told what a person should know of the file.
         stated: what is known of the run; read from the file that the settings name if not given.
-
-    Attributes:
-        updater: whose update is recorded; to be set before the first one.
     """
 
     def __init__(
@@ -49,10 +45,10 @@ class Recorder(Observer):
     ) -> None:
         assert settings.audit is not None
         self.settings: AuditSettings = settings.audit
-        self.updater: Optional[Updater] = None
+        self._updated: Sequence[Parameter] = ()
         self._resumed = False
         self._host, self._log, self._stated = host, log, stated
-        self._parameters = settings.parameters
+        self._parameters, self._on_nonfinite = settings.parameters, settings.on_nonfinite
         self._numbers = {p.name: number for number, p in enumerate(settings.parameters)}
         self._writer: Optional[Writer] = None
         self._recording = False
@@ -73,65 +69,50 @@ class Recorder(Observer):
         self._figures: List[Row] = []
         self._updates: List[Row] = []
         self._sumsq = 0.0
-        self._bad: List[NonFinite] = []
+        self._bad: Sequence[NonFinite] = ()
         self._skipped = False
         self._probes = Probes(self.settings.probes)
         self._histograms = Histograms()
 
     # -- what hosts say ---------------------------------------------------------------------------
 
-    def restored(self) -> None:
-        """Hear that the solver goes on from a snapshot: in the same file, as a new session."""
+    def restored(self) -> None:  # in the same file, as a new session
         self._resumed, self._recording = True, False
 
-    def pass_begins(self) -> None:
-        """Hear that the first forward of an iteration begins."""
+    def iteration_begins(self) -> None:
         self._pass_began = time.perf_counter()
 
-    def loss(self, raw: float, smoothed: float) -> None:
-        """Hear the loss of the iteration whose update follows, as Caffe computes it."""
+    def loss(self, raw: np.float32, smoothed: np.float32) -> None:
         self._loss, self._smoothed = float(raw), float(smoothed)
 
-    def updated(self, iteration: int, rate: np.float32) -> None:
-        """Hear that the update is over, and write the iteration.
+    def updated(self, iteration: int, rate: np.float32, clipping: Optional[Clipping]) -> None:
+        """Write the iteration.
 
         Raises:
-            UserError: a gradient is not finite, and on_nonfinite says that training stops then; or
-                the file cannot be written.
+            UserError: the file cannot be written.
         """
         seconds = time.perf_counter() - self._update_began
         self._next = iteration + 1
         if self._row_due(iteration):
-            self._batch.append(self._rows(iteration, rate, seconds))
+            self._batch.append(self._rows(iteration, rate, clipping, seconds))
             # The full record is on disk before the next forward; a loss curve may wait a moment.
             waited = time.perf_counter() - self._written_at
             if self.settings.every or self._bad or waited > _FLUSH_SECONDS:
                 self._flush()
-        bad = self._bad
         self._loss = self._smoothed = self._pass_began = self._pass_seconds = None
         self._forget()
-        if bad and self.settings.on_nonfinite == "raise":
-            self.close()
-            raise UserError(
-                f"{describe(iteration, bad)}; training stops here, and {self.settings.file} says "
-                "all up to here (audit.on_nonfinite: skip or record goes on)"
-            )
 
-    def test(
+    def nonfinite(self, iteration: int, found: Sequence[NonFinite], skipped: bool) -> None:
+        """Hear of gradients that are not finite, and whether the update was skipped for that."""
+        self._bad, self._skipped = found, skipped
+
+    def tested(
         self, iteration: Optional[int], net: int, scores: Sequence[Tuple[int, str, Any]]
     ) -> None:
-        """Hear mean test scores.
-
-        Args:
-            iteration: at which Caffe tests; None for that of the next update.
-            net: the number of the test net.
-            scores: as (number of the output, its name, value).
-        """
         rows = [(net, number, name, real(value)) for number, name, value in scores]
         self._between("tests", iteration, rows)
 
-    def snapshot(self, iteration: int, paths: Sequence[Path]) -> None:
-        """Hear that files of a snapshot were written, and are whole."""
+    def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
         rows: List[Row] = []
         for path in paths:
             try:
@@ -197,16 +178,12 @@ class Recorder(Observer):
         now = time.perf_counter()
         if self._pass_began is not None:
             self._pass_seconds = now - self._pass_began
+        self._updated = parameters
         if not self._recording or iteration != self._next:
             self._begin_session(iteration)
         self._forget()
         self._update_began = time.perf_counter()
-        reaction = self.settings.on_nonfinite
-        if reaction == "skip" or (reaction and not self.figures_due(iteration)):
-            self._bad = find_nonfinite(parameters)
-            # Where no figures are taken the weights can be saved from it.
-            self._skipped = bool(self._bad) and reaction != "record"
-        return not self._skipped
+        return True
 
     def observe(
         self,
@@ -216,10 +193,9 @@ class Recorder(Observer):
         stage: Stage,
         array: np.ndarray,
     ) -> None:
-        assert self.updater is not None
         number = self._numbers[parameter.name]
         if self._probes_due(iteration):
-            self._probes.see(self.updater, iteration, number, stage, array)
+            self._probes.see(parameter, iteration, number, stage, array)
         if self._histograms_due(iteration):
             self._histograms.see(iteration, number, stage, array)
 
@@ -240,14 +216,10 @@ class Recorder(Observer):
         weights = not self._parameters[number].statistic
         ratio = update.l2 / data.l2 if data.l2 and weights else None
         self._updates.append((iteration, number, float(parameter.rate), ratio))
-        if gradient.nonfinite and self.settings.on_nonfinite:
-            count = parameter.diff.size
-            self._bad.append(NonFinite(parameter.name, gradient.nonfinite, count))
 
     # -- writing ----------------------------------------------------------------------------------
 
     def _begin_session(self, iteration: int) -> None:
-        assert self.updater is not None
         self._flush()
         if self._writer is None:
             self._writer = Writer(Path(self.settings.file), fresh=not self._resumed)
@@ -272,13 +244,13 @@ class Recorder(Observer):
             self.event(iteration, "resumed", f"a session goes on from iteration {iteration}")
 
     def _manifest(self, state: str, leaves: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
-        assert self.updater is not None
         stated = self._stated
         return {
             **(manifest.read(Path(self.settings.manifest)) if stated is None else stated),
             "host": self._host,
             "state": state,
-            "kernels": self.updater.kernels.name,
+            "kernels": self._updated[0].kernels.name,
+            "on_nonfinite": self._on_nonfinite,
             "audit": asdict(self.settings),
             "statistics": [p.name for p in self._parameters if p.statistic],
             "initial_weights": {"sha256": weights_root(leaves), "parameters": dict(leaves)},
@@ -286,12 +258,11 @@ class Recorder(Observer):
         }
 
     def _leaves(self) -> List[Tuple[str, str]]:
-        assert self.updater is not None
-        return [(p.name, array_hash(p.data)) for p in self.updater.parameters]
+        return [(p.name, array_hash(p.data)) for p in self._updated]
 
-    def _rows(self, iteration: int, rate: np.float32, seconds: float) -> Dict[str, List[Row]]:
-        assert self.updater is not None
-        clipping = self.updater.clipping
+    def _rows(
+        self, iteration: int, rate: np.float32, clipping: Optional[Clipping], seconds: float
+    ) -> Dict[str, List[Row]]:
         weights_hash = None
         rows: Dict[str, List[Row]] = {}
         if self._weights_due(iteration):
@@ -304,7 +275,7 @@ class Recorder(Observer):
             None if self._loss is None else real(self._loss),
             None if self._smoothed is None else real(self._smoothed),
             math.sqrt(self._sumsq) if self._figures else None,
-            None if clipping is None or self._skipped else real(clipping.scale_factor),
+            None if clipping is None else real(clipping.scale_factor),
             self._pass_seconds,
             seconds,
             weights_hash,
@@ -318,7 +289,7 @@ class Recorder(Observer):
         )
         if self._bad:
             self._events += 1
-            kind = "skipped" if self.settings.on_nonfinite == "skip" else "nonfinite"
+            kind = "skipped" if self._skipped else "nonfinite"
             rows["events"] = [
                 (iteration, self._events + number, kind, describe(iteration, [bad]))
                 for number, bad in enumerate(self._bad)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 import click
+import numpy as np
 
 from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.cli.options import (
@@ -26,6 +27,8 @@ from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import start_from
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.update import Observer
+from caffe_pysgd.update.stages import Clipping
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -90,7 +93,7 @@ def solve(
         from caffe_pysgd.cli.progress import solving_bar  # without a bar, no time goes into it
 
         with solving_bar() as bar:
-            _follow(python_solver, bar)
+            python_solver.updater.observers.append(_Bar(python_solver, bar))
             python_solver.solve()
     else:
         python_solver.solve()
@@ -130,26 +133,31 @@ def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
     return lambda: requests.pop(0) if requests else Action.NONE
 
 
-def _follow(solver: Solver, bar: Progress) -> None:
-    start, since, shown = solver.iter, time.perf_counter(), 0.0
-    task = bar.add_task(
-        "", total=solver.param.max_iter, completed=start, loss="", rate="", speed=""
-    )
+class _Bar(Observer):
+    """Moves a progress bar along with the updates."""
 
-    def show() -> None:
-        nonlocal shown
-        done, now = solver.iter + 1, time.perf_counter()  # the update that follows ends it
-        if now - shown < _SECONDS_BETWEEN_SHOWS and done < solver.param.max_iter:
+    def __init__(self, solver: Solver, bar: Progress) -> None:
+        self._solver, self._bar = solver, bar
+        self._start, self._since, self._shown = solver.iter, time.perf_counter(), 0.0
+        self._last = solver.param.max_iter
+        self._task = bar.add_task(
+            "", total=self._last, completed=self._start, loss="", rate="", speed=""
+        )
+
+    def due(self, iteration: int) -> bool:
+        return False
+
+    def updated(self, iteration: int, rate: np.float32, clipping: Optional[Clipping]) -> None:
+        done, now = iteration + 1, time.perf_counter()
+        if now - self._shown < _SECONDS_BETWEEN_SHOWS and done < self._last:
             return
-        shown = now
-        per_second = (done - start) / (now - since)
-        bar.update(
-            task,
+        self._shown = now
+        per_second = (done - self._start) / (now - self._since)
+        self._bar.update(
+            self._task,
             completed=done,
-            loss=f"loss {solver.smoothed_loss:.4g}",
-            rate=f"lr {solver.lr:.4g}",
+            loss=f"loss {self._solver.smoothed_loss:.4g}",
+            rate=f"lr {rate:.4g}",
             speed=f"{per_second:.1f} it/s",
             refresh=True,
         )
-
-    solver.add_callback(lambda: None, show)

@@ -1,4 +1,4 @@
-"""A native solver as scaffolding: Caffe's nets, with its update neutralised.
+"""A native solver as a backend: Caffe's nets, with its update neutralised.
 
 The two hosts in Python, the hook and the drop-in solver, let Caffe build its nets the way a solver
 does (so that random numbers fall as they do there), and update the weights themselves.
@@ -15,18 +15,12 @@ from typing import Any, List, Optional, Tuple, Union
 import numpy as np
 from google.protobuf import text_format
 
-from caffe_pysgd.audit.plan import default_run_dir, plan_audit, statement
-from caffe_pysgd.audit.recorder import Recorder
-from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import replacing
+from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.settings import AuditSettings
-from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock.prototxt import to_text
-from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state
-from caffe_pysgd.update import NATIVE_NAMES, Updater
 
 Source = Union[str, Path, Any]
 
@@ -50,7 +44,7 @@ def resolve_source(source: Source) -> Run:
 
 
 def neutral_files(run: Run, directory: Path) -> Path:
-    """Write the solver and net files of the scaffolding; return the solver file.
+    """Write the solver and net files of the backend; return the solver file.
 
     Caffe takes no snapshots by itself: they would hold no history.
     """
@@ -80,80 +74,7 @@ def outputs(net: Any) -> List[Tuple[str, np.float32, float]]:
     ]
 
 
-def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Tuple[Path, Path]:
-    """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return both.
-
-    Raises:
-        UserError: one of them cannot be written; nothing is left half-written.
-    """
-    log = pycaffe.compiled().log
-    model, state = snapshot_names(run.solver.snapshot_prefix, iteration, run.hdf5)
-    kind = "HDF5" if run.hdf5 else "binary proto"
-    log(f"Snapshotting to {kind} file {model}")
-    with replacing(model) as beside:
-        _check_space(run, net, beside)
-        (net.save_hdf5 if run.hdf5 else net.save)(str(beside))
-        if run.solver.snapshot_diff:
-            add_diffs(beside, net)
-    log(f"Snapshotting solver state to {kind} file {state}")
-    settings = run.settings()
-    layout = settings.state_layout()
-    history = [updater.states[index][slot] for index, slot in layout]
-    shapes = [run.parameters[index].shape for index, _ in layout]
-    if run.rule not in NATIVE_NAMES:
-        # Caffe counts the blobs, and must not take these for the state of a rule of its own.
-        while len(history) in (len(run.parameters), 2 * len(run.parameters)):
-            history, shapes = [*history, np.zeros(1, np.float32)], [*shapes, (1,)]
-    names = tuple(settings.state_names())
-    held = SolverState(iteration, updater.current_step, model, history, run.rule, names)
-    write_solver_state(state, held, shapes)
-    return model, state
-
-
-def _check_space(run: Run, net: Any, path: Path) -> None:
-    """Check that a model can be written whole: Caffe aborts the process, or does not notice.
-
-    Raises:
-        OSError: the disk is full, or the file would be larger than allowed.
-    """
-    blobs = [blob for layer in net.layers for blob in layer.blobs]
-    values = sum(blob.count for blob in blobs) * (2 if run.solver.snapshot_diff else 1)
-    around = run.net.ByteSize() + 4096 * (1 + len(net.layers) + len(blobs))
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, 4 * values + around)
-        file.truncate(0)
-
-
-def adopt_state(run: Run, updater: Updater, state: SolverState) -> None:
-    """Let an updater go on from what a ``.solverstate`` holds."""
-    for (index, slot), values in zip(run.settings().state_layout(), state.history):
-        updater.states[index][slot][...] = values
-    updater.resume(state.iteration, state.current_step)
-
-
-def check_snapshot_prefix(run: Run) -> None:
-    """Check that snapshots can be written, as Caffe does before training.
-
-    Raises:
-        UserError: their folder is not there or not writable.
-    """
-    folder = Path(run.solver.snapshot_prefix).parent
-    if run.solver.snapshot and not os.access(folder, os.W_OK):
-        raise UserError(
-            f"{run.source}: snapshot_prefix: found '{run.solver.snapshot_prefix}'; the folder "
-            f"{folder} is not there or not writable"
-        )
-
-
-def begin_recording(
-    run: Run, host: str, updater: Updater, audit: Optional[AuditSettings] = None
-) -> Optional[Recorder]:
-    """Return a recorder of a Python host's update, if one is wanted: of a kind, or by the YAML."""
+def settings_of(run: Run, audit: Optional[AuditSettings] = None) -> UpdateSettings:
+    """Return what a host in Python is told: with an audit, or with what the YAML asks for."""
     audit = audit or plan_audit(run, default_run_dir(run))
-    if audit is None:
-        return None
-    settings = replace(run.settings(), audit=audit)
-    recorder = Recorder(settings, host, pycaffe.compiled().log, statement(run))
-    recorder.updater = updater
-    updater.observers.append(recorder)
-    return recorder
+    return replace(run.settings(), audit=audit)

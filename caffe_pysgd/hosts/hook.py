@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable, ContextManager, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import caffe
 import numpy as np
 
 from caffe_pysgd.hosts.backend import (
     Source,
-    adopt_state,
-    begin_recording,
-    check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
     resolve_source,
-    write_snapshot,
+    settings_of,
 )
-from caffe_pysgd.hosts.build import Memory, announcement, build_updater, clipping_line
+from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
+from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.observers import close_all, observers_of, tell_updated
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, check_snapshot_prefix, write_snapshot
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
@@ -57,17 +56,18 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     Attributes:
         updater: the update, with its parameters, states and observers.
-        recorder: writes the audit; None where the YAML asks for none.
     """
 
     def __init__(self, run: Run, neutral_solver: Path) -> None:
         super().__init__(str(neutral_solver))
         self.run = run
         self.blobs = learnable_blobs(run, self.net)
-        self.updater = build_updater(run.settings(), self.blobs, clears_diffs=True)
+        settings = settings_of(run)
+        observers = observers_of(settings, "hook", run)
+        self.updater = build_updater(settings, self.blobs, None, observers, clears_diffs=True)
         self._memory = Memory(self.updater, self.blobs)
-        self.recorder = begin_recording(run, "hook", self.updater)
-        self._watch = CaffesLoop(self, self.recorder) if self.recorder else None
+        self._loop = CaffesLoop(self)
+        weakref.finalize(self, close_all, self.updater.observers)
         self._solving = False
         self._base_lr = self.param.base_lr
         self._callbacks: List[Tuple[Callback, Callback]] = []
@@ -76,29 +76,26 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         super().add_callback(
             lambda: _there(this)._on_start(), lambda: _there(this)._on_gradients_ready()
         )
-        caffe.log(announcement(run.settings(), self.updater, "fresh"))
+        caffe.log(announcement(settings, self.updater, "fresh"))
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
         """Call these too; ``on_gradients_ready`` while ``diff`` still is the gradient."""
         self._callbacks.append((on_start, on_gradients_ready))
 
     def _on_start(self) -> None:
-        if self._watch:
-            self._watch.iteration_begins()
+        self._loop.iteration_begins()
         for on_start, _ in self._callbacks:
             on_start()
 
     def _on_gradients_ready(self) -> None:
-        if self._watch:
-            self._watch.gradients_ready(self.iter)
+        self._loop.gradients_ready(self.iter)
         for _, on_gradients_ready in self._callbacks:
             on_gradients_ready()
         self._update()
         done = self.iter + 1  # Caffe counts it when its own update, of nothing, is over
         if self._snapshot_due(done):
             self._write_snapshot(done)
-        if self._watch:
-            self._watch.iteration_ends()
+        self._loop.iteration_ends()
 
     def _update(self) -> None:
         self._memory.fetch()
@@ -107,8 +104,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         clipped = clipping_line(self.updater)
         if clipped:
             caffe.log(clipped)
-        if self.recorder:
-            self.recorder.updated(self.iter, rate)
+        tell_updated(self.updater, self.iter, rate)
 
     def _heed_base_lr(self) -> None:
         """Follow ``solver.param.base_lr``, which pycaffe lets its users set."""
@@ -129,11 +125,8 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations."""
-        with self._watched():
+        with self._loop.stepping(self.iter):
             super().step(iterations)
-
-    def _watched(self) -> ContextManager[None]:
-        return self._watch.stepping(self.iter) if self._watch else nullcontext()
 
     def solve(self, resume_file: Optional[str] = None) -> None:
         """Train up to ``max_iter``, from a ``.solverstate`` if one is given."""
@@ -143,7 +136,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
             self.snapshot()  # no iteration is left that would take it
         self._solving = True
         try:
-            with self._watched():
+            with self._loop.stepping(self.iter):
                 super().solve()
         finally:
             self._solving = False
@@ -159,8 +152,8 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     def _write_snapshot(self, iteration: int) -> None:
         paths = write_snapshot(self.run, self.net, self.updater, iteration)
-        if self.recorder:
-            self.recorder.snapshot(iteration, paths)
+        for observer in self.updater.observers:
+            observer.snapshot_taken(iteration, paths)
 
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
@@ -171,8 +164,12 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         state = check_native_snapshot(Path(state_file), self.run)
         self._restore_native(state)
         adopt_state(self.run, self.updater, state)
-        if self.recorder:
-            self.recorder.restored()
+        for observer in self.updater.observers:
+            observer.restored()
+
+    def close(self) -> None:
+        """End the record of the run, if there is one; another iteration begins a new session."""
+        close_all(self.updater.observers)
 
     def _restore_native(self, state: SolverState) -> None:
         """Let the native solver load weights, iteration and step; its own history is zeros."""

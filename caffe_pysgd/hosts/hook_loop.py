@@ -8,30 +8,27 @@ from typing import Any, Iterator, List
 
 import numpy as np
 
-from caffe_pysgd.audit.recorder import Recorder
 from caffe_pysgd.hosts.backend import outputs
 from caffe_pysgd.hosts.losses import Losses, NetLoss, Scores
 
 
 class CaffesLoop:
-    """What the recorder is told of a pycaffe solver's ``Solver::Step``.
+    """What observers are told of a pycaffe solver's ``Solver::Step``.
 
     Caffe calls back before each layer's backward and after each layer's forward, and that is where
     its blobs are looked at. What a person does with the nets outside of the loop is not counted.
 
     Args:
-        solver: a ``TakenOverSolver``.
-        recorder: is told.
+        solver: a ``TakenOverSolver``; the observers of its updater are told.
     """
 
-    def __init__(self, solver: Any, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, solver: Any) -> None:
+        self._observers = solver.updater.observers
         param = solver.run.solver
         self._losses = Losses(param.average_loss, param.iter_size)
-        self._net_loss = NetLoss(solver.net, solver.updater)
+        self._net_loss = NetLoss(solver.net, solver.updater.kernels)
         self._in_passes = self._in_tests = False
         self._solver = weakref.ref(solver)
-        weakref.finalize(solver, recorder.close)
         # Caffe keeps the callbacks for as long as its nets live.
         this = weakref.ref(self)
         solver.net.before_backward(lambda layer: _told(this, "_before_backward", layer))
@@ -61,12 +58,15 @@ class CaffesLoop:
         """Hear that tests, if any, are over, and passes begin."""
         self._in_passes, self._in_tests = True, False
         self._losses.begin_iteration()
-        self._recorder.pass_begins()
+        for observer in self._observers:
+            observer.iteration_begins()
 
     def gradients_ready(self, iteration: int) -> None:
-        """Hear that all passes are over, and tell the recorder their loss."""
+        """Hear that all passes are over, and tell their loss."""
         self._in_passes = False
-        self._recorder.loss(*self._losses.complete(iteration))
+        loss = self._losses.complete(iteration)
+        for observer in self._observers:
+            observer.loss(*loss)
 
     def iteration_ends(self) -> None:
         """Hear that the update is over; a test may follow."""
@@ -86,7 +86,8 @@ class CaffesLoop:
             rows: List[Any] = [
                 (i, name, m) for i, ((name, _, _), m) in enumerate(zip(found, means))
             ]
-            self._recorder.test(solver.iter, number, rows)
+            for observer in self._observers:
+                observer.tested(solver.iter, number, rows)
 
 
 def _told(this: Any, method: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the hosts tell the recorder: the loss as Caffe computes it, tests and snapshots."""
+"""What the hosts tell their observers: the loss and the test scores, as Caffe computes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
 
-from caffe_pysgd.update import Updater
+from caffe_pysgd.update.kernels import Kernels
 
 F = np.float32
 
@@ -90,17 +90,17 @@ class Losses:
 
 
 @as_silent_as_c
-def layer_loss(tops: Sequence[Any], weights: Sequence[float], updater: Optional[Updater]) -> Any:
+def layer_loss(tops: Sequence[Any], weights: Sequence[float], kernels: Optional[Kernels]) -> Any:
     """Return what a layer adds to the loss, as ``Layer::Forward``: tops times loss weights."""
     loss = F(0)
     for top, weight in zip(tops, weights):
         if not weight:
             continue
         data = top.data.reshape(-1)
-        if data.size == 1 or updater is None:
+        if data.size == 1 or kernels is None:
             loss += F((data * F(weight)).sum())
         else:
-            loss += updater.kernels.dot(data, np.full_like(data, weight))
+            loss += kernels.dot(data, np.full_like(data, weight))
     return loss
 
 
@@ -111,8 +111,8 @@ class NetLoss:
         last: the number of the net's last layer.
     """
 
-    def __init__(self, net: Any, updater: Updater) -> None:
-        self._updater = updater
+    def __init__(self, net: Any, kernels: Kernels) -> None:
+        self._kernels = kernels
         blobs, weights = net._blobs, net._blob_loss_weights
         self.last = len(net.layers) - 1
         self._layers = []
@@ -125,7 +125,7 @@ class NetLoss:
         """Add, layer by layer, what this pass came to."""
         losses.pass_begins()
         for tops, weights in self._layers:
-            losses.add(layer_loss(tops, weights, self._updater))
+            losses.add(layer_loss(tops, weights, self._kernels))
         losses.pass_ends()
 
 

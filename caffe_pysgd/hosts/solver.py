@@ -19,17 +19,17 @@ import numpy as np
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.hosts.backend import (
     Source,
-    adopt_state,
-    begin_recording,
-    check_snapshot_prefix,
     learnable_blobs,
     neutral_files,
     outputs,
     resolve_source,
-    write_snapshot,
+    settings_of,
 )
-from caffe_pysgd.hosts.build import Memory, announcement, build_updater, clipping_line
+from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
+from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.observers import close_all, observers_of, tell_updated
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, check_snapshot_prefix, write_snapshot
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.run.start import check_native_snapshot
@@ -73,7 +73,6 @@ class Solver:
         param: the ``SolverParameter``.
         smoothed_loss: the mean of the last ``average_loss`` losses.
         updater: the update, with its parameters, states and observers.
-        recorder: writes the audit; None where none was asked for.
         undisturbed: nothing but Caffe's own layers and this class has a hand in net and ``param``
             while it trains, so an update need not look what became of them. Not so by default.
 
@@ -100,18 +99,18 @@ class Solver:
         self.param = run.solver
         self._iter = 0
         self._blobs = learnable_blobs(run, self.net)
-        self.updater = build_updater(run.settings(), self._blobs)
+        settings = settings_of(run, audit)
+        observers = observers_of(settings, "solver", run)
+        self.updater = build_updater(settings, self._blobs, observers=observers)
         self._memory = Memory(self.updater, self._blobs)
-        self.recorder = begin_recording(run, "solver", self.updater, audit)
-        if self.recorder:
-            weakref.finalize(self, self.recorder.close)
+        weakref.finalize(self, close_all, self.updater.observers)
         self._heeded = type(run.solver)()
         self._callbacks: List[Tuple[Callback, Callback]] = []
         self._requested_action: Callable[[], Action] = lambda: Action.NONE
         self._stopping = False
         self.smoothed_loss = np.float32(0)
         self._timer, self._timed_iteration = time.perf_counter(), 0
-        _log(announcement(run.settings(), self.updater, "fresh"))
+        _log(announcement(settings, self.updater, "fresh"))
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -127,8 +126,8 @@ class Solver:
                 self._test_all()
                 if self._stopping:
                     break
-            if self.recorder:
-                self.recorder.pass_begins()
+            for observer in self.updater.observers:
+                observer.iteration_begins()
             for on_start, _ in self._callbacks:
                 on_start()
             loss = np.float32(0)
@@ -137,8 +136,8 @@ class Solver:
                 self.net._backward(len(self.net.layers) - 1, 0)
             loss /= np.float32(self.param.iter_size)
             self.smoothed_loss = self._smoothing.add(self.iter, loss)
-            if self.recorder:
-                self.recorder.loss(loss, self.smoothed_loss)
+            for observer in self.updater.observers:
+                observer.loss(loss, self.smoothed_loss)
             if self._display_due():
                 self._display()
             for _, on_gradients_ready in self._callbacks:
@@ -190,8 +189,7 @@ class Solver:
         if clipped:
             _log(clipped)
         self._iter += 1
-        if self.recorder:
-            self.recorder.updated(self._iter - 1, rate)
+        tell_updated(self.updater, self._iter - 1, rate)
 
     def compute_update(self) -> Dict[str, np.ndarray]:
         """Return the update that ``apply_update`` would subtract, by parameter; change nothing."""
@@ -288,8 +286,8 @@ class Solver:
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
         paths = write_snapshot(self._run, self.net, self.updater, self.iter)
-        if self.recorder:
-            self.recorder.snapshot(self.iter, paths)
+        for observer in self.updater.observers:
+            observer.snapshot_taken(self.iter, paths)
 
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
@@ -301,8 +299,12 @@ class Solver:
         self.net.copy_from(str(state.learned_net))
         adopt_state(self._run, self.updater, state)
         self._iter = state.iteration
-        if self.recorder:
-            self.recorder.restored()
+        for observer in self.updater.observers:
+            observer.restored()
+
+    def close(self) -> None:
+        """End the record of the run, if there is one; another iteration begins a new session."""
+        close_all(self.updater.observers)
 
     # -- the pieces of the loop -------------------------------------------------------------------
 
@@ -341,10 +343,10 @@ class Solver:
         means = scores / np.float32(batches)
         for index, ((name, _, weight), mean) in enumerate(zip(outputs(net), means)):
             _log(f"    Test net output #{index}: {name} = {mean:g}{_loss_part(mean, weight)}")
-
-        if self.recorder:
-            names = [name for name, _, _ in outputs(net)]
-            self.recorder.test(self.iter, number, list(zip(range(len(names)), names, means)))
+        names = [name for name, _, _ in outputs(net)]
+        rows = list(zip(range(len(names)), names, means))
+        for observer in self.updater.observers:
+            observer.tested(self.iter, number, rows)
 
     def _stop_requested(self) -> bool:
         """Carry out what was requested while testing; return whether that was to stop."""

@@ -23,12 +23,18 @@ from caffe_pysgd.audit.ledger import array_hash
 from caffe_pysgd.audit.manifest import file_hash
 from caffe_pysgd.audit.store import Session, Store
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.backend import adopt_state
 from caffe_pysgd.hosts.in_net.convert import is_in_net
+from caffe_pysgd.hosts.snapshot_writer import adopt_state
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.settings import FIRST_STATE_BLOB, HEADER_BLOB, AuditSettings, unpack_header
+from caffe_pysgd.run.settings import (
+    FIRST_STATE_BLOB,
+    HEADER_BLOB,
+    AuditSettings,
+    reaction_of,
+    unpack_header,
+)
 from caffe_pysgd.run.start import check_native_snapshot, check_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.prototxt import to_text
@@ -107,8 +113,7 @@ class Retraining:
 
     def close(self) -> None:
         """End the record of it, if there is one."""
-        if self.solver.recorder:
-            self.solver.recorder.close()
+        self.solver.close()
 
     # -- the run ----------------------------------------------------------------------------------
 
@@ -142,14 +147,16 @@ class Retraining:
     def _update_options(self) -> Dict[str, Any]:
         """Return what the solver file cannot say of the update."""
         given = dict(self._manifest["configuration"].get("update", {}))
+        reaction = self._manifest.get("on_nonfinite", reaction_of(self._manifest["audit"]))
+        given["on_nonfinite"] = reaction or "ignore"
         in_solver = set(HyperParameters.__dataclass_fields__) - set(HyperParameters.beyond_caffe())
         return {name: value for name, value in given.items() if name not in in_solver}
 
     def _audit(self, file: Path) -> AuditSettings:
         """Return what the session recorded, into another file."""
-        settings = dict(self._manifest["audit"])
-        settings["probes"] = tuple(map(tuple, settings["probes"]))
-        return AuditSettings(**{**settings, "file": str(file), "manifest": ""})
+        return AuditSettings.from_plain(
+            {**self._manifest["audit"], "file": str(file), "manifest": ""}
+        )
 
     def _flag(self, flag: str) -> str:
         """Return the value of a flag of the command that began the session, or nothing."""

@@ -10,8 +10,9 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple, U
 import numpy as np
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.backend import adopt_state, learnable_blobs, resolve_source
+from caffe_pysgd.hosts.backend import learnable_blobs, resolve_source
 from caffe_pysgd.hosts.build import build_updater
+from caffe_pysgd.hosts.snapshot_writer import adopt_state
 from caffe_pysgd.proof.live_solver import solver_parameter
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.run.settings import reaction_of
 from caffe_pysgd.update import HyperParameters
 
 
@@ -92,6 +93,7 @@ class UpdateOptions(_HyperParameters):
     kernels: Literal["auto", "fused", "native", "numpy"] = "auto"
     exact: StrictBool = True
     resume: Literal["auto", "always", "never"] = "auto"
+    on_nonfinite: Optional[Literal["stop", "skip", "ignore"]] = None
     max_iter: Optional[Count] = None
     clip_gradients: Optional[Real] = None
     clip_type: Optional[str] = None
@@ -118,14 +120,14 @@ def _as_mapping(value: Any) -> Any:
 
 
 class AuditOptions(_Strict):
-    """What is recorded of the run, and what happens at a gradient that is not finite."""
+    """What is recorded of the run."""
 
     every: Annotated[Count, Field(ge=1)] = 1
     file: Annotated[str, Field(min_length=1)] = "audit.sqlite"
     histograms: Count = 0
     probes: List[ProbeOptions] = []
     weights_every: Optional[Count] = None
-    on_nonfinite: Literal["raise", "skip", "record"] = "raise"
+    on_nonfinite: Optional[Literal["raise", "skip", "record"]] = None  # of version 0.1
 
 
 class Configuration(_Strict):
@@ -135,6 +137,18 @@ class Configuration(_Strict):
     run_dir: Optional[Path] = Field(default=None, strict=False)
     update: UpdateOptions = UpdateOptions()
     audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What happens at a gradient that is not finite; empty where nobody looks.
+
+        Caffe trains on with it. A record that goes on with NaN is of no use, so where there is an
+        audit, training stops.
+        """
+        said = self.update.on_nonfinite
+        if self.audit is None:
+            return "" if said in (None, "ignore") else str(said)
+        return said or reaction_of(self.audit.model_dump()) or "stop"
 
 
 def read_configuration(path: Path) -> Configuration:

@@ -83,6 +83,7 @@ class Run:
             resume=self.update.resume,
             registered=registered or self._needs_registered_state(),
             module_path=str(self.source.parent) if self.update.names_modules() else "",
+            on_nonfinite=self.configuration.on_nonfinite,
         )
 
     def _parameter_settings(

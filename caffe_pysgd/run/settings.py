@@ -7,7 +7,7 @@ import math
 import re
 import zlib
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -61,8 +61,6 @@ class AuditSettings:
         probes: elements of which every stage is recorded, as (parameter, flat index).
         weights_every: the weights are hashed each time that n more updates are done; 0 for never.
             They are hashed after the last one in any case.
-        on_nonfinite: ``raise``, ``skip`` or ``record`` a gradient that is not finite; empty where
-            nobody asked to look.
         max_iter, average_loss: the solver's.
         snapshot_prefix, hdf5: how Caffe names its snapshots.
         records_loss: whether the taps of the net see all of its loss.
@@ -74,12 +72,26 @@ class AuditSettings:
     histograms: int
     probes: Tuple[Tuple[int, int], ...]
     weights_every: int
-    on_nonfinite: str
     max_iter: int
     average_loss: int
     snapshot_prefix: str
     hdf5: bool
     records_loss: bool = True
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> AuditSettings:
+        """Return the settings that ``asdict`` made plain."""
+        known = {name: value for name, value in fields.items() if name != "on_nonfinite"}
+        return cls(**{**known, "probes": tuple(map(tuple, known["probes"]))})
+
+
+# What version 0.1 called the reactions to a gradient that is not finite; they were the audit's.
+_REACTIONS_OF_0_1 = {"raise": "stop", "skip": "skip", "record": "ignore"}
+
+
+def reaction_of(audit: Mapping[str, Any]) -> str:
+    """Return the reaction to a gradient that is not finite that is written among an audit's."""
+    return _REACTIONS_OF_0_1.get(audit.get("on_nonfinite") or "", "")
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,8 @@ class UpdateSettings:
             which HDF5 snapshots and debug_info need.
         module_path: the folder of the user's own modules, relative to the working directory;
             empty for none.
+        on_nonfinite: ``stop``, ``skip`` or ``ignore`` a gradient that is not finite; empty where
+            nobody looks.
         audit: what is recorded; None for nothing.
     """
 
@@ -110,6 +124,7 @@ class UpdateSettings:
     resume: str
     registered: bool
     module_path: str
+    on_nonfinite: str = ""
     audit: Optional[AuditSettings] = None
 
     def to_json(self) -> str:
@@ -125,8 +140,8 @@ class UpdateSettings:
                 parameter[name] = tuple(parameter[name])
         fields["parameters"] = tuple(ParameterSettings(**p) for p in fields["parameters"])
         if fields.get("audit"):
-            fields["audit"]["probes"] = tuple(map(tuple, fields["audit"]["probes"]))
-            fields["audit"] = AuditSettings(**fields["audit"])
+            fields.setdefault("on_nonfinite", reaction_of(fields["audit"]))
+            fields["audit"] = AuditSettings.from_plain(fields["audit"])
         return cls(**fields)
 
     @property

@@ -1,19 +1,24 @@
-"""What an observer of the update is told, and when.
+"""What an observer is told, and when.
 
-An observer sees every array at every stage, or only the figures that describe them, and changes
-nothing. The updater does not know who listens; audit, statistics and the figures in Caffe's log all
-hang on this one interface.
+The updater tells what it does: every array at every stage, or only the figures that describe them.
+The host tells what happens around the update: the loss, tests, snapshots. Neither knows who
+listens; the audit, the guard against non-finite gradients, the figures in Caffe's log and the
+progress bar all hang on this one interface.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.statistics import Statistics
+
+if TYPE_CHECKING:
+    from caffe_pysgd.update.stages import Clipping
 
 
 class Stage(Enum):
@@ -39,6 +44,8 @@ class Observer:
 
     An array is the updater's own and is valid during the call only: copy what you keep.
     """
+
+    # -- the update -------------------------------------------------------------------------------
 
     def due(self, iteration: int) -> bool:
         """Return whether this observer wants to see the arrays of this iteration."""
@@ -84,3 +91,37 @@ class Observer:
 
         Called where arrays or figures were due, and where some observer refused the update.
         """
+
+    # -- around it, told by the host --------------------------------------------------------------
+
+    def restored(self) -> None:
+        """Hear that the solver goes on from a snapshot."""
+
+    def iteration_begins(self) -> None:
+        """Hear that the first forward of an iteration begins."""
+
+    def loss(self, raw: np.float32, smoothed: np.float32) -> None:
+        """Hear the loss of the iteration whose update follows, as Caffe computes it."""
+
+    def updated(self, iteration: int, rate: np.float32, clipping: Optional[Clipping]) -> None:
+        """Hear that the update is over; ``clipping`` is what ``clip_gradients`` did, or None.
+
+        Called at every iteration. A UserError that is raised here stops the training.
+        """
+
+    def tested(
+        self, iteration: Optional[int], net: int, scores: Sequence[Tuple[int, str, Any]]
+    ) -> None:
+        """Hear mean test scores.
+
+        Args:
+            iteration: at which Caffe tests; None for that of the next update.
+            net: the number of the test net.
+            scores: as (number of the output, its name, value).
+        """
+
+    def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
+        """Hear that files of a snapshot were written, and are whole."""
+
+    def close(self) -> None:
+        """Hear that training ends; it may go on with another iteration all the same."""

@@ -14,6 +14,7 @@ from helpers.recorded_runs import TESTED, dump, rows, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import Checked, check_ledger
+from caffe_pysgd.audit.recorder import Recorder
 from caffe_pysgd.audit.schema import COLUMNS, IN_BETWEEN, KEYS, OF_AN_UPDATE
 from caffe_pysgd.errors import UserError
 
@@ -30,8 +31,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if snapshot:
             solver.restore(snapshot)
         solver.step(6)
-        solver.recorder.event(None, "note", "after the last iteration")
-        solver.recorder.close()
+        recorder = next(o for o in solver.updater.observers if isinstance(o, Recorder))
+        recorder.event(None, "note", "after the last iteration")
+        solver.close()
         del solver
     file = directory / "run" / "audit.sqlite"
     assert not Path(f"{file}-wal").exists()

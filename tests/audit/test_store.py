@@ -30,7 +30,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             solver.restore(str(directory / snapshot))
             solver.base_lr = 0.02
         solver.step(steps)
-        solver.recorder.close()
+        solver.close()
     return directory / "run"
 
 
@@ -81,7 +81,7 @@ def test_an_output_of_several_values_has_one_series_for_each(tmp_path: Path) -> 
     net += "reduction_param { operation: MEAN axis: 1 } include { phase: TEST } }\n"
     solver = caffe_pysgd.get_solver(write_recorded(tmp_path, net=net, **TESTED))
     solver.step(1)
-    solver.recorder.close()
+    solver.close()
     with Store(tmp_path / "run") as store:
         names = [f"mean[{number}]" for number in range(1, 7)]
         assert list(store.tests()) == [(0, "loss"), *((0, name) for name in names)]

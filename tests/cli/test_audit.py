@@ -21,7 +21,7 @@ def recorded(workdir: Path, name: str, iterations: int = 6, **fields: Any) -> Pa
     source = write_recorded(workdir, "{weights_every: 2}", name=name, **fields)
     solver = caffe_pysgd.get_solver(source)
     solver.step(iterations)
-    solver.recorder.close()
+    solver.close()
     return Path(name)
 
 
@@ -68,7 +68,7 @@ def test_compare_names_the_first_iteration_and_the_parameters(cli: Callable, wor
 
     solver.add_callback(lambda: None, disturb)
     solver.step(6)
-    solver.recorder.close()
+    solver.close()
     done = cli("audit", "compare", a, "b", "--json", "found.json")
     assert done.returncode == 1
     last = done.stdout.splitlines()[-1]

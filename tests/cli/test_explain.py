@@ -50,7 +50,7 @@ def record(workdir: Path, update: str = "{}", iterations: int = 12, **fields: An
     )
     solver = caffe_pysgd.get_solver("run.yaml")
     solver.step(iterations)
-    solver.recorder.close()
+    solver.close()
 
 
 def board(output: str) -> Dict[str, List[str]]:
@@ -101,7 +101,7 @@ def test_a_weight_without_a_probe_is_explained_by_training_again(
     (workdir / "run.yaml").write_text("solver: solver.prototxt\nrun_dir: bare\naudit:\n")
     solver = caffe_pysgd.get_solver("run.yaml")
     solver.step(12)
-    solver.recorder.close()
+    solver.close()
     again = cli("explain", "bare", "--param=conv/0", "--index=3,1,0,2", "--iteration=8")
     assert (again.returncode, again.stderr) == (0, "")
     assert "trained again up to here" in again.stdout

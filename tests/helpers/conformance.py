@@ -8,10 +8,10 @@ from typing import Any, List
 import caffe
 import numpy as np
 
+from caffe_pysgd.run.resolve import hyperparameters
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.snapshots import read_solver_state
-from caffe_pysgd.run.resolve import hyperparameters
 from caffe_pysgd.stock.solver_file import read_solver
 from caffe_pysgd.update import NATIVE_RULES, Parameter, Updater, make_kernels
 from caffe_pysgd.update.bits import compare

@@ -34,7 +34,7 @@ def record(cli: Any, source: Path, host: str) -> Path:
         make = {"hook": caffe_pysgd.take_over, "solver": caffe_pysgd.get_solver}[host]
         solver = make(source)
         solver.solve()
-        solver.recorder.close()
+        solver.close()
     return source.with_suffix("") / "audit.sqlite"
 
 

@@ -42,4 +42,4 @@ def train(iterations: int, snapshot: str = "", **changes: Any) -> None:
         setattr(solver, name, value)
     if changes:
         solver.step(iterations)
-    solver.recorder.close()
+    solver.close()

@@ -1,4 +1,4 @@
-"""The recorder inside ``caffe train``: what the taps bring it, and what Caffe does by itself."""
+"""Inside ``caffe train``: what observers hear of losses, tests and Caffe's snapshots."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any, ClassVar, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from caffe_pysgd.audit.recorder import Recorder
 from caffe_pysgd.hosts.losses import Losses
+from caffe_pysgd.hosts.observers import close_all
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshot_names import snapshot_names
-from caffe_pysgd.update import Updater
+from caffe_pysgd.update import Observer
+from caffe_pysgd.update.kernels import Kernels
 
 
 class InNetRecording:
-    """The recorder of an in-net update, and what its taps bring in.
+    """Tells the observers of an in-net update what its taps bring in, and of Caffe's snapshots.
 
     Attributes:
-        recorder: the observer.
         losses: the loss, as the taps of the train net see it.
-        updater: the update; None before the first forward.
+        kernels: the update's; None before the first forward.
     """
 
     by_file: ClassVar[weakref.WeakValueDictionary[str, InNetRecording]] = (
         weakref.WeakValueDictionary()
     )
 
-    def __init__(self, settings: UpdateSettings) -> None:
+    def __init__(self, settings: UpdateSettings, observers: Sequence[Observer]) -> None:
         assert settings.audit is not None
         self.settings: AuditSettings = settings.audit
-        self.recorder = Recorder(settings, "in-net", pycaffe.compiled().log)
+        self._observers = observers
         iter_size = int(settings.hyperparameters["iter_size"])
         self.losses = Losses(self.settings.average_loss, iter_size)
-        self.updater: Optional[Updater] = None
+        self.kernels: Optional[Kernels] = None
         self._done = 0  # updates
         self._seen: Optional[Path] = None
         self._began = time.time()
@@ -47,30 +47,30 @@ class InNetRecording:
         self.by_file[self.settings.file] = self
         _at_exit(self)
 
-    def start(self, updater: Updater, iteration: int, resumed: bool) -> None:
+    def start(self, kernels: Kernels, iteration: int) -> None:
         """Hear that the first forward begins."""
-        self.updater = self.recorder.updater = updater
-        self._done = iteration
+        self.kernels, self._done = kernels, iteration
         self.losses.begin_step(iteration)
-        if resumed:
-            self.recorder.restored()
 
     def pass_begins(self, first: bool) -> None:
         """Hear that a forward begins, and whether it is the first of its iteration."""
         if first:
             self.look_for_snapshot()
             self.losses.begin_iteration()
-            self.recorder.pass_begins()
+            for observer in self._observers:
+                observer.iteration_begins()
         self.losses.pass_begins()
 
     def update_begins(self, iteration: int) -> None:
         """Hear that all gradients of an iteration are complete."""
         if self.settings.records_loss:
-            self.recorder.loss(*self.losses.complete(iteration))
+            loss = self.losses.complete(iteration)
+            for observer in self._observers:
+                observer.loss(*loss)
         self._done = iteration + 1
 
     def look_for_snapshot(self) -> None:
-        """Record the snapshot of the last update, if Caffe has taken one.
+        """Tell of the snapshot of the last update, if Caffe has taken one.
 
         Caffe writes it before it goes on, so a file that is there by now is whole.
         """
@@ -83,7 +83,8 @@ class InNetRecording:
             return
         if fresh and state != self._seen:
             self._seen = state
-            self.recorder.snapshot(self._done, [model, state])
+            for observer in self._observers:
+                observer.snapshot_taken(self._done, [model, state])
 
     def next_net(self, layer: str, nets: Sequence[int]) -> int:
         """Return which of its test nets a tap is set up in: Caffe sets them up in order."""
@@ -91,21 +92,22 @@ class InNetRecording:
         self._set_up[layer] = number + 1
         return nets[number % len(nets)]
 
-    def test(self, net: int, wanted: Sequence[str], scores: Dict[str, np.ndarray]) -> None:
-        """Take in the mean scores of some outputs; record them once all of the net's are there."""
+    def tested(self, net: int, wanted: Sequence[str], scores: Dict[str, np.ndarray]) -> None:
+        """Take in the mean scores of some outputs; tell them once all of the net's are there."""
         known = self._scores.setdefault(net, {})
         known.update(scores)
         if set(known) >= set(wanted):
             values = [(name, value) for name in sorted(known) for value in known[name]]
             rows = [(number, name, value) for number, (name, value) in enumerate(values)]
-            self.recorder.test(None, net, rows)
+            for observer in self._observers:
+                observer.tested(None, net, rows)
             known.clear()
 
     def end(self) -> None:
         """Hear that the process ends."""
-        if self.updater is not None:
+        if self.kernels is not None:
             self.look_for_snapshot()
-        self.recorder.close()
+        close_all(self._observers)
 
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -118,7 +120,7 @@ def _at_exit(recording: InNetRecording) -> None:
     There the interpreter is never finalised, so Python's own ``atexit`` would not run.
     """
     if not pycaffe.in_caffe_binary():
-        weakref.finalize(recording, recording.recorder.close)
+        weakref.finalize(recording, close_all, recording._observers)
         return
     callback = _CALLBACK(lambda _: recording.end())
     _kept.append(callback)

@@ -13,8 +13,8 @@ import numpy as np
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.fatal import speaks_before_it_dies
-from caffe_pysgd.hosts.in_net.layers import TakeOver
 from caffe_pysgd.hosts.in_net.recording import InNetRecording
+from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.hosts.losses import Scores, layer_loss
 from caffe_pysgd.stock import pycaffe
 
@@ -58,14 +58,14 @@ class Tap(_caffe.Layer):  # type: ignore[name-defined]
         tops = [top[index] for index in range(len(top))]
         if self.training:
             weights = self.told["weights"]
-            self.recording.losses.add(layer_loss(tops, weights, self.recording.updater))
+            self.recording.losses.add(layer_loss(tops, weights, self.recording.kernels))
             return
         values = [np.array(one.data, np.float32).reshape(-1) for one in tops]
         mean = self.scores.add(np.concatenate(values))
         if mean is not None:
             parts = np.split(mean, np.cumsum([value.size for value in values])[:-1])
             outputs = self.told["outputs"][str(self.net_number)]
-            self.recording.test(self.net_number, outputs, dict(zip(self.told["tops"], parts)))
+            self.recording.tested(self.net_number, outputs, dict(zip(self.told["tops"], parts)))
 
     def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
         pass  # in place: the diff that the tap passes on is the one it got

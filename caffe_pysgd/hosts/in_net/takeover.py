@@ -1,0 +1,170 @@
+"""The take-over of one net's update: what the three layers share, and the update itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, List, Optional
+
+import numpy as np
+
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.build import States, announcement, build_updater, clipping_line
+from caffe_pysgd.hosts.in_net.figures import UpdateFigures
+from caffe_pysgd.hosts.in_net.recording import InNetRecording
+from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.observers import observers_of, tell_updated
+from caffe_pysgd.run.settings import (
+    FIRST_STATE_BLOB,
+    HEADER_BLOB,
+    HEADER_SIZE,
+    UpdateSettings,
+    is_live,
+    pack_header,
+    unpack_header,
+)
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.update import Updater
+
+_caffe: Any = pycaffe.compiled()
+
+
+class TakeOver:
+    """The update of one net: what its three layers know of each other."""
+
+    begun: Optional[TakeOver] = None
+
+    def __init__(self, settings: UpdateSettings, hook: Any) -> None:
+        self.settings = settings
+        self.hook = hook
+        self.resume_wanted = _resume_wanted(settings.resume)
+        self.parameters_layer: Any = None
+        self.blobs: List[Any] = []
+        self.updater: Optional[Updater] = None
+        statistics = frozenset(p.name for p in settings.parameters if p.statistic)
+        self.figures = UpdateFigures(settings.display, statistics)
+        self.observers = [self.figures, *observers_of(settings, "in-net")]
+        self.recording = InNetRecording(settings, self.observers) if settings.audit else None
+        self.next_iteration = 0
+        # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
+        # Elsewhere these blobs, which no other layer owns, stay where they are.
+        self.may_move = hasattr(_caffe.Blob, "_gpu_data_ptr")
+        self.rate = np.float32(0)
+
+    def add_state_blobs(self) -> None:
+        """Give the hook the blobs in which Caffe's snapshots keep the state."""
+        blobs = self.hook.blobs
+        parameters = self.settings.parameters
+        sizes = [parameters[index].count for index, _ in self.settings.state_layout()]
+        for size in [HEADER_SIZE, *sizes]:
+            blobs.add_blob(size)
+            blobs[len(blobs) - 1].data[...] = 0
+
+    @property
+    def header(self) -> np.ndarray:
+        """The state's header: whether there is any, iteration and current_step."""
+        header: np.ndarray = self.hook.blobs[HEADER_BLOB].data
+        return header
+
+    def start(self) -> None:
+        """Begin to update: weights and state are loaded by now, if any are."""
+        resumed = self._settle_state()
+        self.updater = build_updater(
+            self.settings, self.blobs, self._states(), self.observers, clears_diffs=True
+        )
+        self.memory = Memory(self.updater, self.blobs)
+        self.next_iteration, current_step = unpack_header(self.header)
+        self.updater.resume(self.next_iteration, current_step)
+        if self.recording:
+            self.recording.start(self.updater.kernels, self.next_iteration)
+        if resumed:
+            for observer in self.observers:
+                observer.restored()
+        state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
+        _caffe.log(announcement(self.settings, self.updater, state))
+
+    def _settle_state(self) -> bool:
+        """Decide whether the loaded state is used; return whether it is."""
+        loaded = is_live(self.header)
+        wanted = self.resume_wanted
+        if wanted and not loaded:
+            raise UserError(
+                f"the snapshot holds no state of the update {self.settings.hook_name} (rule "
+                f"'{self.settings.rule}' on this net): it was taken with another rule, of another "
+                "net, or by the native solver; start from its weights instead (--weights)"
+            )
+        resumed = loaded if wanted is None else wanted
+        if not resumed:
+            for index in range(HEADER_BLOB, len(self.hook.blobs)):
+                self.hook.blobs[index].data[...] = 0
+        return resumed
+
+    def _states(self) -> States:
+        states: States = [{} for _ in self.settings.parameters]
+        for number, (index, slot) in enumerate(self.settings.state_layout()):
+            states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
+        return states
+
+    def gradients_complete(self) -> bool:
+        """Count a pass; return whether it was the last of ``iter_size``.
+
+        The count is kept where Caffe sets it back to 0: in a diff, which each iteration clears
+        before its first pass. So it is right also after an iteration that an exception cut short.
+        """
+        count = self.hook.blobs[0].diff
+        count[0] += 1
+        complete = bool(count[0] >= self.settings.hyperparameters["iter_size"])
+        if complete:
+            count[0] = 0
+        return complete
+
+    def update(self) -> None:
+        """Apply one update, and leave nothing for the native one to do."""
+        updater = self.updater
+        assert updater is not None
+        header = self.header
+        iteration, current_step = unpack_header(header)
+        if iteration != self.next_iteration:  # a Python program restored the solver
+            updater.resume(iteration, current_step)
+        if self.may_move:
+            self.memory.fetch()
+            for state, now in zip(updater.states, self._states()):
+                state.update(now)
+        if self.recording:
+            self.recording.update_begins(iteration)
+        self.rate = updater.step(iteration)
+        clipped = clipping_line(updater)
+        if clipped:
+            _caffe.log(clipped)
+        self.next_iteration = iteration + 1
+        header[:] = pack_header(self.next_iteration, updater.current_step)
+        tell_updated(updater, iteration, self.rate)
+
+
+def _resume_wanted(setting: str) -> Optional[bool]:
+    """Return whether this process resumes; None where only the loaded model can tell.
+
+    Caffe does not tell a layer whether weights come from ``--snapshot`` or from ``--weights``, but
+    the process's own command line does.
+    """
+    setting = os.environ.get("CAFFE_PYSGD_RESUME", setting)
+    if setting == "always":
+        return True
+    if setting == "never":
+        return False
+    if setting != "auto":
+        raise UserError(f"CAFFE_PYSGD_RESUME: found '{setting}', allowed: auto, always, never")
+    if not pycaffe.in_caffe_binary():
+        return None
+    return bool(_flag(b"snapshot"))
+
+
+def _flag(name: bytes) -> bytes:
+    """Return the value of a flag of the `caffe` program, as gflags reads it; empty if not given."""
+    arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:]
+    value = b""
+    for argument, following in zip(arguments, [*arguments[1:], b""]):
+        flag, equals, inline = argument.partition(b"=")
+        if argument.startswith(b"-") and flag.lstrip(b"-") == name:
+            value = inline if equals else following
+    return value

@@ -1,0 +1,57 @@
+"""Who watches a run: what its settings ask for."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence
+
+import numpy as np
+
+from caffe_pysgd.audit.plan import statement
+from caffe_pysgd.audit.recorder import Recorder
+from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.settings import UpdateSettings
+from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.update import Observer, Updater
+from caffe_pysgd.update.guard import Guard
+
+
+def observers_of(settings: UpdateSettings, host: str, run: Optional[Run] = None) -> List[Observer]:
+    """Return the recorder, where there is an audit, and the guard, where it looks.
+
+    Args:
+        settings: what the update is told.
+        host: ``in-net``, ``hook`` or ``solver``.
+        run: what is known of it is written down; where it is not given, what the manifest says
+            that the audit names.
+    """
+    observers: List[Observer] = []
+    recorder = None
+    if settings.audit:
+        stated = statement(run) if run else None
+        recorder = Recorder(settings, host, pycaffe.compiled().log, stated)
+        observers.append(recorder)
+    if settings.on_nonfinite:
+        every = settings.audit.every if settings.audit else 0
+        told = recorder.nonfinite if recorder else None
+        observers.append(Guard(settings.on_nonfinite, every, told))
+    return observers
+
+
+def tell_updated(updater: Updater, iteration: int, rate: np.float32) -> None:
+    """Tell the observers that the update is over.
+
+    Raises:
+        UserError: one of them stops the training; by then all have heard that it ends.
+    """
+    try:
+        for observer in updater.observers:
+            observer.updated(iteration, rate, updater.clipping)
+    except BaseException:
+        close_all(updater.observers)
+        raise
+
+
+def close_all(observers: Sequence[Observer]) -> None:
+    """Tell observers that training ends."""
+    for observer in observers:
+        observer.close()
