@@ -1,4 +1,4 @@
-"""Learning-rate policies that Caffe never got, in the manner of :mod:`~caffe_pysgd.update.policies.caffe`.
+"""Learning-rate policies that Caffe never got, written as those in ``caffe.py``.
 
 ``i`` is the iteration, counted from 0. They are computed in double and rounded once.
 """
