@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caffe_pysgd.stock import pycaffe
 
 if TYPE_CHECKING:
-    from caffe_pysgd.errors import UserError
+    from caffe_pysgd.errors import SettingError, UserError
     from caffe_pysgd.hosts.hook import take_over
     from caffe_pysgd.hosts.solver import (
         Action,
@@ -35,6 +35,7 @@ __all__ = [
     "ParameterStep",
     "RMSPropSolver",
     "SGDSolver",
+    "SettingError",
     "UpdateRule",
     "UserError",
     "__version__",
@@ -49,6 +50,7 @@ __all__ = [
 _MODULES = {
     "ParameterStep": "caffe_pysgd.update",
     "UpdateRule": "caffe_pysgd.update",
+    "SettingError": "caffe_pysgd.errors",
     "UserError": "caffe_pysgd.errors",
     "diagnose": "caffe_pysgd.proof.diagnose.diagnose",
     "shadow": "caffe_pysgd.proof.shadow",

@@ -11,7 +11,7 @@ import numpy as np
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.lock import refuse_if_locked
 from caffe_pysgd.audit.store import DEFAULT_NAME
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, one_of
 from caffe_pysgd.files import write_json
 from caffe_pysgd.run.configuration import AuditOptions, ProbeOptions
 from caffe_pysgd.run.run import Run
@@ -90,18 +90,19 @@ def _probes(run: Run, options: Optional[AuditOptions]) -> Tuple[Tuple[int, int],
 
 
 def _probe(run: Run, number: int, probe: ProbeOptions) -> Tuple[int, int]:
-    where = f"{run.source}: audit.probes[{number}]"
+    key = f"audit.probes[{number}]"
     names = [p.name for p in run.parameters]
     if probe.param not in names:
-        hint = nearest(probe.param, names) or f"; there are {', '.join(names)}"
-        raise UserError(f"{where}.param: found '{probe.param}', which is no parameter{hint}")
+        allowed = one_of(names, probe.param)
+        raise SettingError(f"{key}.param", probe.param, allowed, where=run.source)
     shape = run.parameters[names.index(probe.param)].shape
     index: List[int] = probe.index
     if len(index) == 1 and index[0] < math.prod(shape):
         return names.index(probe.param), index[0]
     if len(index) != len(shape) or any(i >= axis for i, axis in zip(index, shape)):
-        raise UserError(
-            f"{where}.index: found {index}, {probe.param} has the shape {list(shape)}; give one "
-            "number for each axis, counted from 0, or the place in the flat array"
+        allowed = (
+            f"one number for each axis of {probe.param}, counted from 0, within its shape "
+            f"{list(shape)}; or the place in the flat array"
         )
+        raise SettingError(f"{key}.index", index, allowed, where=run.source)
     return names.index(probe.param), int(np.ravel_multi_index(tuple(index), shape))

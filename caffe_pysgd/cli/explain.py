@@ -13,7 +13,7 @@ from rich.text import Text
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import write_json
 from caffe_pysgd.proof.explain.arithmetic import Line, decimal, hexadecimal
 from caffe_pysgd.proof.explain.explanation import Explanation
@@ -50,7 +50,7 @@ def _numbers(index: str) -> List[int]:
     try:
         return [int(part) for part in index.split(",")]
     except ValueError:
-        raise UserError(f"--index: found '{index}', numbers are wanted, such as 3,0,2,1") from None
+        raise SettingError("--index", index, "numbers, such as 3,0,2,1") from None
 
 
 def _show(explanation: Explanation) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Tuple
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
@@ -75,7 +75,9 @@ def check_snapshot_prefix(run: Run) -> None:
     """
     folder = Path(run.solver.snapshot_prefix).parent
     if run.solver.snapshot and not os.access(folder, os.W_OK):
-        raise UserError(
-            f"{run.source}: snapshot_prefix: found '{run.solver.snapshot_prefix}'; the folder "
-            f"{folder} is not there or not writable"
+        raise SettingError(
+            "snapshot_prefix",
+            run.solver.snapshot_prefix,
+            problem=f"the folder {folder} is not there or not writable",
+            where=run.source,
         )

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, nearest
 from caffe_pysgd.hosts.backend import (
     Source,
     learnable_blobs,
@@ -86,10 +86,8 @@ class Solver:
     def __init__(self, source: Source, audit: Optional[AuditSettings] = None) -> None:
         run = source if isinstance(source, Run) else resolve_source(source)
         if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
-            raise UserError(
-                f"{run.source}: type: found '{run.solver.type}', {type(self).__name__} wants "
-                f"'{self.solver_type}'; get_solver() takes any"
-            )
+            expected = f"'{self.solver_type}' ({type(self).__name__}); get_solver() takes any type"
+            raise SettingError("type", run.solver.type, expected, where=run.source)
         check_snapshot_prefix(run)
         self._run = run = run.with_solver()  # its own, to which a user may set
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:

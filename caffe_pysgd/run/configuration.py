@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.run.settings import reaction_of
 from caffe_pysgd.update import HyperParameters
 
@@ -170,7 +170,7 @@ def read_configuration(path: Path) -> Configuration:
     except ValidationError as error:
         # A misspelt key comes before the missing one that it was meant to be.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise UserError(f"{path}: {_explain(first)}") from error
+        raise _explained(path, first) from error
     beside = {"solver": path.parent / configuration.solver}
     if not os.path.exists(beside["solver"]):
         raise UserError(
@@ -210,11 +210,11 @@ def _read_yaml(path: Path) -> Any:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}: is not YAML: {problem}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: found {content!r}, a mapping with the key 'solver' is wanted")
+        raise SettingError("", content, "a mapping with the key 'solver'", where=path)
     return content
 
 
-_ALLOWED = {
+_EXPECTED = {
     "model_type": "a mapping",
     "path_type": "a path, as text",
     "list_type": "a list",
@@ -222,16 +222,17 @@ _ALLOWED = {
 }
 
 
-def _explain(error: Any) -> str:
+def _explained(path: Path, error: Any) -> UserError:
     location: Sequence[Any] = error["loc"]
     key = _key(location)
     if error["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
-        return f"{key}: unknown key{nearest(str(location[-1]), known) or _list(known)}"
+        hint = nearest(str(location[-1]), known) or f"; expected one of {', '.join(known)}"
+        return UserError(f"{path}: {key}: unknown key{hint}")
     if error["type"] == "missing":
-        return f"{key}: is missing"
-    allowed = _ALLOWED.get(error["type"], error["msg"].replace("Input should be ", ""))
-    return f"{key}: found {error['input']!r}, allowed is {allowed}"
+        return UserError(f"{path}: {key}: is missing")
+    expected = _EXPECTED.get(error["type"], error["msg"].replace("Input should be ", ""))
+    return SettingError(key, error["input"], expected, where=path)
 
 
 def _key(location: Sequence[Any]) -> str:
@@ -257,7 +258,3 @@ def _known_keys(location: Sequence[Any]) -> List[str]:
         elif part == "probes":
             model = ProbeOptions
     return list(model.model_fields)
-
-
-def _list(known: List[str]) -> str:
-    return f"; allowed are {', '.join(known)}"

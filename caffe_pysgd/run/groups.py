@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.run.configuration import ParameterGroup, UpdateOptions
 from caffe_pysgd.stock.learnable import LearnableParameter
-from caffe_pysgd.update import HyperParameters, check, find_rule, make_rule
+from caffe_pysgd.update import HyperParameters, check, make_rule
 
 _NONE = ParameterGroup(match="*")
 
@@ -43,16 +43,14 @@ def check_each(source: Path, update: UpdateOptions, h: HyperParameters, rule: st
         UserError: one does not.
     """
     for number, group in enumerate(update.params):
-        where = f"{source}: update.params[{number}]"
+        key = f"update.params[{number}]"
         try:
-            field = "rule: "
-            if group.rule is not None:
-                find_rule(group.rule)
-            field = ""
             own = HyperParameters(**{**h.as_plain(), **group.hyperparameters()})
             check(own, make_rule(group.rule or rule))
-        except (ValueError, UserError) as error:
-            raise UserError(f"{where}.{field}{error}") from error
+        except SettingError as error:
+            raise error.at(source, key) from error
+        except UserError as error:  # of a user's own rule
+            raise UserError(f"{source}: {key}: {error}") from error
 
 
 def apply_multipliers(

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Mapping, Optional, Tuple
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.run import groups
 from caffe_pysgd.run.configuration import UpdateOptions, read_configuration
 from caffe_pysgd.run.run import Run
@@ -50,7 +50,9 @@ def resolve(
     try:
         h = hyperparameters(solver, beyond)
         check(h, make_rule(rule))
-    except (ValueError, UserError) as error:
+    except SettingError as error:
+        raise error.at(source) from error
+    except UserError as error:  # of a user's own rule
         raise UserError(f"{source}: {error}") from error
     state = train_state(solver, net, level, stages)
     parameters = learnable_parameters(configuration.solver, solver, where, net, state)
@@ -65,15 +67,13 @@ def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:
     """Return the rule's name; where Caffe has it, the solver's type follows the YAML."""
     if update.rule is None:
         if solver.type not in NATIVE_RULES:
-            raise UserError(
-                f"{source}: type: found '{solver.type}', allowed are {', '.join(NATIVE_RULES)}"
-                + nearest(solver.type, NATIVE_RULES)
-            )
+            allowed = one_of(NATIVE_RULES, solver.type)
+            raise SettingError("type", solver.type, allowed, where=source)
         return NATIVE_RULES[solver.type].name
     try:
         find_rule(update.rule)
-    except UserError as error:
-        raise UserError(f"{source}: update.rule: {error}") from error
+    except SettingError as error:
+        raise error.at(source, "update") from error
     for solver_type, rule in NATIVE_RULES.items():
         if rule.name == update.rule:
             solver.type = solver_type
@@ -92,7 +92,7 @@ def hyperparameters(solver: Any, beyond: Mapping[str, Any]) -> HyperParameters:
     """Return what the solver says about the update, and what it has no field for.
 
     Raises:
-        ValueError: a value that is not allowed.
+        SettingError: a value that is not allowed.
     """
     names = HyperParameters.__dataclass_fields__.keys() - set(HyperParameters.beyond_caffe())
     return HyperParameters(**{name: getattr(solver, name) for name in names}, **beyond)

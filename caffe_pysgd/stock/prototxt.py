@@ -96,7 +96,7 @@ def _explain(what: str, descriptor: Any) -> str:
         return f"'{twice['field']}' is given twice"
     if enum:
         allowed = ", ".join(_enum_values(descriptor, enum["field"]))
-        return f"{enum['field']}: '{enum['value']}' is not allowed here; allowed are {allowed}"
+        return f"{enum['field']}: '{enum['value']}' is not allowed here; expected one of {allowed}"
     return what.rstrip(".")
 
 

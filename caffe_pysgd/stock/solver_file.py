@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.prototxt import read_text
@@ -31,7 +31,7 @@ def read_solver(path: Path) -> Any:
         found = f"{' and '.join(given)} are given" if given else "no train net is given"
         raise UserError(f"{path}: {found}; give exactly one of {', '.join(TRAIN_NET_FIELDS)}")
     if solver.average_loss < 1:
-        raise UserError(f"{path}: average_loss: found {solver.average_loss}, allowed is 1 or more")
+        raise SettingError("average_loss", solver.average_loss, "1 or more", where=path)
     return solver
 
 

@@ -7,6 +7,8 @@ from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
+from caffe_pysgd.errors import SettingError, one_of
+
 REGULARIZATION_TYPES = ("L2", "L1")
 CLIP_TYPES = ("norm", "value", "adjustable")
 
@@ -19,8 +21,8 @@ class HyperParameters:
     arithmetic never meets a Python float and computes in another type.
 
     Raises:
-        ValueError: a value that Caffe would refuse, or NaN or infinity, with which Caffe would
-            train to no purpose; in the words ``field: what is wrong``.
+        SettingError: a value that Caffe would refuse, or NaN or infinity, with which Caffe would
+            train to no purpose.
     """
 
     base_lr: np.float32 = np.float32(0)
@@ -56,28 +58,27 @@ class HyperParameters:
             if isinstance(field.default, np.float32):
                 value = np.float32(getattr(self, field.name))
                 if not np.isfinite(value):
-                    raise ValueError(f"{field.name}: found {value!s}, allowed is a finite number")
+                    raise SettingError(field.name, value, "a finite number")
                 object.__setattr__(self, field.name, value)
         object.__setattr__(self, "stepvalue", tuple(int(value) for value in self.stepvalue))
         table = tuple(sorted((int(i), float(rate)) for i, rate in self.lr_table))
         object.__setattr__(self, "lr_table", table)
         if self.iter_size < 1:
-            raise ValueError(f"iter_size: found {self.iter_size}, allowed is 1 or more")
+            raise SettingError("iter_size", self.iter_size, "1 or more")
         if self.weight_decay != 0 and self.regularization_type not in REGULARIZATION_TYPES:
-            raise ValueError(
-                f"regularization_type: found '{self.regularization_type}', allowed are "
-                + ", ".join(REGULARIZATION_TYPES)
+            raise SettingError(
+                "regularization_type",
+                self.regularization_type,
+                one_of(REGULARIZATION_TYPES, self.regularization_type),
             )
         if self.clip_type not in CLIP_TYPES:
-            raise ValueError(
-                f"clip_type: found '{self.clip_type}', allowed are {', '.join(CLIP_TYPES)}"
-            )
+            raise SettingError("clip_type", self.clip_type, one_of(CLIP_TYPES, self.clip_type))
 
     def following(self, common: HyperParameters, changes: Mapping[str, Any]) -> HyperParameters:
         """Return these with the changes to what they have in common with others.
 
         Raises:
-            ValueError: a value that is never allowed.
+            SettingError: a value that is never allowed.
         """
         names = [name for name in changes if getattr(self, name) == getattr(common, name)]
         return replace(self, **{name: changes[name] for name in names})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.update.fused import FusedKernels
 from caffe_pysgd.update.kernels import CaffeKernels, Kernels, MissingSymbols, NumpyKernels
 
@@ -23,7 +23,7 @@ def make_kernels(name: str, library_path: Optional[str], exact: bool = True) -> 
     Raises:
         MissingSymbols: the library does not export what ``native`` or ``fused`` takes.
         UserError: ``fused`` cannot be had here.
-        ValueError: there are no kernels of that name.
+        SettingError: there are no kernels of that name.
     """
     if name == "numpy":
         return NumpyKernels()
@@ -33,7 +33,7 @@ def make_kernels(name: str, library_path: Optional[str], exact: bool = True) -> 
         return FusedKernels(library_path, exact)
     if name == "auto":
         return _fastest(library_path, exact)
-    raise ValueError(f"kernels: found '{name}', allowed are {', '.join(NAMES)}")
+    raise SettingError("kernels", name, one_of(NAMES, name))
 
 
 def _fastest(library_path: Optional[str], exact: bool) -> Kernels:

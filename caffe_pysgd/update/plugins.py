@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import importlib
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, nearest
 
 
-def import_by_name(module_name: str, attribute: str) -> object:
-    """Return an attribute of a module of the user's.
+def import_by_name(field: str, module_name: str, attribute: str) -> object:
+    """Return an attribute of a module of the user's, which a setting names.
 
     Raises:
-        UserError: the module cannot be imported, or has no such attribute.
+        SettingError: the module cannot be imported, or has no such attribute.
     """
+    name = f"{module_name}:{attribute}"
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise UserError(
-            f"{module_name}:{attribute}: importing {module_name} failed: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        problem = f"importing {module_name} failed: {type(error).__name__}: {error}"
+        raise SettingError(field, name, problem=problem) from error
     try:
         return getattr(module, attribute)  # type: ignore[no-any-return]
     except AttributeError as error:
-        raise UserError(
-            f"{module_name}:{attribute}: {module_name} has no '{attribute}'"
-            + nearest(attribute, vars(module))
-        ) from error
+        problem = f"{module_name} has no '{attribute}'{nearest(attribute, vars(module))}"
+        raise SettingError(field, name, problem=problem) from error

@@ -101,14 +101,13 @@ class Updater:
 
         Raises:
             UserError: a rule or a policy refuses them; nothing is changed.
-            ValueError: a value that is never allowed; nothing is changed.
         """
         h, step, before = self.h, self.current_step, [p.h for p in self.parameters]
         new = [own.following(h, hyperparameters) for own in before]
         try:
             self._set(new)
             self._adopt(replace(h, **hyperparameters))
-        except (UserError, ValueError):
+        except UserError:
             self._set(before)
             self._adopt(h)
             raise

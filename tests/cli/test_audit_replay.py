@@ -40,7 +40,7 @@ def test_what_cannot_be_replayed_is_told_in_one_line(workdir: Path, cli: Callabl
     shutil.rmtree("runs")
     write_run(workdir)
     train(9)
-    assert "--from: found 9, which is after --to 8" in failure(
+    assert "--from: got 9; expected at most --to 8" in failure(
         cli("audit", "replay", "runs/a", "--from", "9")
     )
     (state,) = workdir.glob("*_iter_8.solverstate")

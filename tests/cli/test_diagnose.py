@@ -99,10 +99,10 @@ def test_lenet(cli: Any, workdir: Path, mnist: Path) -> None:
 
 
 @pytest.mark.parametrize("step, message", [
-    ("my loop.py", "--step: found 'my loop.py', file.py:function is wanted"),
+    ("my loop.py", "--step: got 'my loop.py'; expected file.py:function"),
     ("no.py:step", "--step: there is no file no.py"),
     ("my loop.py:stop", "--step: my loop.py has no function 'stop'; did you mean 'step'?"),
-    ("my loop.py:not_a_function", "step: found int, a function is wanted"),
+    ("my loop.py:not_a_function", "step: got 3; expected a function"),
     ("solver.prototxt:step",
      "--step: solver.prototxt: is not a Python file; its name must end in .py"),
     ("wrong.py:step", "--step: importing wrong.py failed: SyntaxError: "),

@@ -195,7 +195,7 @@ def test_mistakes_are_told_in_one_line(cli: Callable, workdir: Path) -> None:
         ({"--index": "3,1,0"}, "--index: found 3,1,0, conv/0 has the shape 5 x 2 x 3 x 3"),
         ({"--index": "3,1,3,0"}, "--index: found 3,1,3,0, conv/0 has the shape 5 x 2 x 3 x 3"),
         ({"--index": "90"}, "--index: found 90, conv/0 has the shape 5 x 2 x 3 x 3"),
-        ({"--index": "a"}, "--index: found 'a', numbers are wanted"),
+        ({"--index": "a"}, "--index: got 'a'; expected numbers"),
         ({"--iteration": "5"}, "iteration 5 is not recorded; there are 0 to 4"),
         (
             {"--param": "hidden/1", "--index": "4", "--iteration": "2"},

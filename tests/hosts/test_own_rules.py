@@ -88,16 +88,16 @@ def test_a_broken_rule_is_one_line_naming_rule_parameter_and_iteration(
 @pytest.mark.parametrize(
     "rule, complaint",
     [
-        ("mine:Nothing", "update.rule: mine:Nothing: mine has no 'Nothing'"),
+        ("mine:Nothing", "update.rule: got 'mine:Nothing'; mine has no 'Nothing'"),
         (
             "mine:sawtooth",
-            "update.rule: mine:sawtooth: is not a subclass of caffe_pysgd.UpdateRule",
+            "update.rule: got 'mine:sawtooth'; expected a subclass of caffe_pysgd.UpdateRule",
         ),
         (
             "nowhere:Rule",
-            "update.rule: nowhere:Rule: importing nowhere failed: ModuleNotFoundError",
+            "update.rule: got 'nowhere:Rule'; importing nowhere failed: ModuleNotFoundError",
         ),
-        ("adm", "update.rule: found 'adm', allowed are sgd, nesterov"),
+        ("adm", "update.rule: got 'adm'; expected one of sgd, nesterov"),
     ],
 )
 def test_a_rule_that_is_not_there_is_refused_before_caffe_starts(

@@ -150,7 +150,7 @@ def test_random_crops_mirroring_and_dropout_fall_as_in_caffe(
 def test_a_class_refuses_a_file_of_another_type(workdir: Path, rule: str) -> None:
     path = write_solver(workdir, type=rule, **RULES_OF_CAFFE[rule])
     other = "SGD" if rule != "SGD" else "Adam"
-    said = f"type: found '{rule}', {CLASSES[other]} wants '{other}'"
+    said = f"type: got '{rule}'; expected '{other}' .{CLASSES[other]}."
     with pytest.raises(UserError, match=said):
         getattr(caffe_pysgd, CLASSES[other])(path)
     assert get_solver(path).param.type == rule

@@ -303,7 +303,7 @@ def ends(net: Any) -> Any:
 
 
 @pytest.mark.parametrize("step, message", [
-    (3, "step: found int, a function is wanted"),
+    (3, "step: got 3; expected a function"),
     (fails, r"step fails: iteration 0: KeyError: 'mine' \(.*test_diagnosis.py:\d+\)"),
     (ends, "step ends: ended before iteration 1; a generator is to yield after each iteration"),
     (lambda: None, r"takes \(\); it is called as step\(solver\), step\(net\) or"),
@@ -319,7 +319,7 @@ def test_what_caffe_has_not_is_refused(workdir: Path) -> None:
     Path("run.yaml").write_text("solver: solver.prototxt\nupdate: {rule: lion}\n")
     with pytest.raises(UserError, match="no stock run to compare with"):
         caffe_pysgd.diagnose("run.yaml", step=fails)
-    with pytest.raises(UserError, match="iterations: found 0, allowed is 1 or more"):
+    with pytest.raises(UserError, match="iterations: got 0; expected 1 or more"):
         caffe_pysgd.diagnose("solver.prototxt", step=fails, iterations=0)
 
 

@@ -56,7 +56,7 @@ def refusal(read: Callable[[Path], Any], path: Path) -> str:
         ),
         (
             "net: 'a'\nsolver_mode: TPU",
-            ":2:17: solver_mode: 'TPU' is not allowed here; allowed are CPU, GPU",
+            ":2:17: solver_mode: 'TPU' is not allowed here; expected one of CPU, GPU",
         ),
         ("net: 'a'\nbase_lr: 1\nbase_lr: 2", ":3:8: 'base_lr' is given twice"),
         ("net: a", ":1:6: Expected string, got: a, in: net: a"),
@@ -83,11 +83,11 @@ def test_a_solver_file_that_does_not_read_is_refused_naming_line_and_field(
         ),
         (
             "layer {\n include { phase: TRIAN } }",
-            ":2:25: phase: 'TRIAN' is not allowed here; allowed are TRAIN, TEST",
+            ":2:25: phase: 'TRIAN' is not allowed here; expected one of TRAIN, TEST",
         ),
         (
             "layer {\n pooling_param {\n pool: MIN } }",
-            ":3:12: pool: 'MIN' is not allowed here; allowed are MAX, AVE, STOCHASTIC",
+            ":3:12: pool: 'MIN' is not allowed here; expected one of MAX, AVE, STOCHASTIC",
         ),
         ("base_lr: 1", ":1:8: 'base_lr' belongs into a solver file; a net file is wanted here"),
     ],

@@ -132,13 +132,13 @@ def test_a_table_gives_the_rate_of_its_last_entry() -> None:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"lr_policy": "table"}, "lr_table: lr_policy 'table' needs an entry for iteration 0"),
-        ({"lr_policy": "cosine"}, "stepsize: lr_policy 'cosine' needs a stepsize or max_iter"),
-        ({"lr_policy": "cosine", "stepsize": 3, "period_mult": 0.5}, "period_mult: found 0.5"),
-        ({"lr_policy": "one_cycle"}, "max_iter: found 0, lr_policy 'one_cycle' needs 2 or more"),
-        ({"lr_policy": "one_cycle", "max_iter": 9, "pct_start": 1}, "pct_start: found 1.0"),
-        ({"lr_policy": "one_cycle", "max_iter": 9, "div_factor": 0}, "div_factor: found 0.0"),
-        ({"lr_policy": "fixd"}, "lr_policy: found 'fixd', .*did you mean 'fixed'"),
+        ({"lr_policy": "table"}, "lr_table: got .*; expected an entry for iteration 0"),
+        ({"lr_policy": "cosine"}, "stepsize: got 0; expected more than 0, or a max_iter"),
+        ({"lr_policy": "cosine", "stepsize": 3, "period_mult": 0.5}, "period_mult: got 0.5"),
+        ({"lr_policy": "one_cycle"}, "max_iter: got 0; expected 2 or more"),
+        ({"lr_policy": "one_cycle", "max_iter": 9, "pct_start": 1}, "pct_start: got 1.0"),
+        ({"lr_policy": "one_cycle", "max_iter": 9, "div_factor": 0}, "div_factor: got 0.0"),
+        ({"lr_policy": "fixd"}, "lr_policy: got 'fixd'; .*did you mean 'fixed'"),
     ],
 )
 def test_a_policy_refuses_what_it_cannot_use(fields: Dict[str, Any], message: str) -> None:

@@ -71,11 +71,17 @@ def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"lr_policy": "cosinus"}, "lr_policy: found 'cosinus', allowed are fixed, step, exp"),
-        ({"lr_policy": "step", "gamma": 0.1}, "stepsize: found 0, lr_policy 'step' needs"),
-        ({"lr_policy": "sigmoid", "gamma": 0.1}, "stepsize: found 0, lr_policy 'sigmoid' needs"),
-        ({"lr_policy": "exp", "gamma": -0.5}, "gamma: found -0.5, lr_policy 'exp' needs"),
-        ({"lr_policy": "inv", "gamma": -1}, "gamma: found -1.0, lr_policy 'inv' needs"),
+        ({"lr_policy": "cosinus"}, "lr_policy: got 'cosinus'; expected one of fixed, step, exp"),
+        (
+            {"lr_policy": "step", "gamma": 0.1},
+            "stepsize: got 0; expected more than 0 .lr_policy 'step'",
+        ),
+        (
+            {"lr_policy": "sigmoid", "gamma": 0.1},
+            "stepsize: got 0; expected more than 0 .lr_policy 'sigmoid'",
+        ),
+        ({"lr_policy": "exp", "gamma": -0.5}, "gamma: got -0.5; expected 0 or more"),
+        ({"lr_policy": "inv", "gamma": -1}, "gamma: got -1.0; expected 0 or more"),
     ],
 )
 def test_what_caffe_aborts_on_is_refused(fields: Dict[str, Any], message: str) -> None:
@@ -139,5 +145,5 @@ REAL = [f.name for f in dataclasses.fields(HyperParameters) if isinstance(f.defa
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("name", REAL)
 def test_what_is_no_number_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: found {value}, allowed is a finite number$"):
+    with pytest.raises(ValueError, match=f"^{name}: got {value}; expected a finite number$"):
         HyperParameters(**{"base_lr": 0.1, name: float(value)})

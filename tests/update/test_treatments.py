@@ -231,9 +231,17 @@ def test_an_observer_that_is_not_due_hears_nothing() -> None:
 @pytest.mark.parametrize(
     "rule, fields, message",
     [
-        ("adagrad", {"momentum": 0.9}, "momentum: found 0.9, AdaGrad cannot be used with momentum"),
-        ("rmsprop", {"momentum": 0.5}, "momentum: found 0.5, RMSProp cannot be used with momentum"),
-        ("rmsprop", {"rms_decay": 1}, "rms_decay: found 1.0, RMSProp needs 0 or more and less"),
+        (
+            "adagrad",
+            {"momentum": 0.9},
+            "momentum: got 0.9; expected 0 .AdaGrad cannot be used with momentum",
+        ),
+        (
+            "rmsprop",
+            {"momentum": 0.5},
+            "momentum: got 0.5; expected 0 .RMSProp cannot be used with momentum",
+        ),
+        ("rmsprop", {"rms_decay": 1}, "rms_decay: got 1.0; expected 0 or more and less"),
     ],
 )
 def test_a_rule_refuses_what_its_solver_aborts_on(rule: str, fields: Any, message: str) -> None:

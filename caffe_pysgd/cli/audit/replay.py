@@ -11,7 +11,7 @@ import click
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import write_json
 from caffe_pysgd.proof.replay import replay as replay_store
 
@@ -34,7 +34,7 @@ def replay(
             raise UserError(f"{store.path}: no iteration was recorded")
         first, last = first or 0, recorded_last if last is None else last
         if first > last:
-            raise UserError(f"--from: found {first}, which is after --to {last}")
+            raise SettingError("--from", first, f"at most --to {last}")
         quiet_caffe()
         with training_again() as progress:
             result = replay_store(store, first, min(last, recorded_last), progress)

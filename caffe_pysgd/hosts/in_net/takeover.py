@@ -8,7 +8,7 @@ from typing import Any, List, Optional
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.hosts.build import States, announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.in_net.figures import UpdateFigures
 from caffe_pysgd.hosts.in_net.recording import InNetRecording
@@ -153,7 +153,8 @@ def _resume_wanted(setting: str) -> Optional[bool]:
     if setting == "never":
         return False
     if setting != "auto":
-        raise UserError(f"CAFFE_PYSGD_RESUME: found '{setting}', allowed: auto, always, never")
+        allowed = one_of(("auto", "always", "never"), setting)
+        raise SettingError("CAFFE_PYSGD_RESUME", setting, allowed)
     if not pycaffe.in_caffe_binary():
         return None
     return bool(_flag(b"snapshot"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.hosts.backend import resolve_source
 from caffe_pysgd.proof.diagnose import faults
 from caffe_pysgd.proof.diagnose.evidence import Evidence
@@ -52,7 +52,7 @@ def diagnose(
             cannot start.
     """
     if iterations < 1:
-        raise UserError(f"iterations: found {iterations}, allowed is 1 or more")
+        raise SettingError("iterations", iterations, "1 or more")
     run = _resolve(solver)
     lockstep = Lockstep(run, iterations, progress)
     return judge(lockstep, lockstep.native(), step)

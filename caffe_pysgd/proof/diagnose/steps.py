@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.proof.diagnose.lockstep import Step
 
 UserStep = Callable[..., Any]
@@ -48,7 +48,7 @@ def make_step(function: UserStep) -> Step:
 
 def _arguments(function: UserStep) -> List[str]:
     if not callable(function):
-        raise UserError(f"step: found {type(function).__name__}, a function is wanted")
+        raise SettingError("step", function, "a function")
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -75,7 +75,7 @@ def load_step(named: str) -> UserStep:
     """
     file, colon, name = named.rpartition(":")
     if not colon or not name.isidentifier():
-        raise UserError(f"--step: found '{named}', file.py:function is wanted")
+        raise SettingError("--step", named, "file.py:function")
     path = Path(file)
     if not path.is_file():
         raise UserError(f"--step: there is no file {path}")

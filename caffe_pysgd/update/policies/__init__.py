@@ -7,7 +7,7 @@ from typing import Any, Tuple
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.plugins import import_by_name
 from caffe_pysgd.update.policies import beyond, caffe
@@ -32,9 +32,8 @@ class Schedule:
     """
 
     def __init__(self, h: HyperParameters) -> None:
-        for refusal in (caffe.refusal(h), beyond.refusal(h)):
-            if refusal:
-                raise UserError(refusal)
+        caffe.check(h)
+        beyond.check(h)
         self.h = h
         self.current_step = 0
         self._policy = _find_policy(h.lr_policy)
@@ -72,13 +71,10 @@ def _find_policy(name: str) -> Policy:
         return POLICIES[name]
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        raise UserError(
-            f"lr_policy: found '{name}', allowed are {', '.join(POLICIES)} or "
-            f"module:function{nearest(name, POLICIES)}"
-        )
-    function: Any = import_by_name(module_name, function_name)
+        raise SettingError("lr_policy", name, one_of(POLICIES, name, " or module:function"))
+    function: Any = import_by_name("lr_policy", module_name, function_name)
     if not callable(function):
-        raise UserError(f"lr_policy: {name} is not a function")
+        raise SettingError("lr_policy", name, "a function")
 
     def policy(h: HyperParameters, iteration: int, step: int) -> np.float32:
         try:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Optional
+from typing import Dict
 
 import numpy as np
 
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.policies.caffe import Policy
 
@@ -74,21 +75,25 @@ def warmed_up(h: HyperParameters, i: int, rate: np.float32) -> np.float32:
     return F(float(rate) * (start + (1 - start) * i / h.warmup_iter))
 
 
-def refusal(h: HyperParameters) -> Optional[str]:
-    """Return what is wrong with the settings, ``field: found what, allowed what``, or None."""
+def check(h: HyperParameters) -> None:
+    """Refuse what these policies cannot be computed with.
+
+    Raises:
+        SettingError: naming the field.
+    """
+    needs = f"(lr_policy '{h.lr_policy}')"
     if h.lr_policy == "table" and (not h.lr_table or h.lr_table[0][0] > 0):
-        return "lr_table: lr_policy 'table' needs an entry for iteration 0"
+        raise SettingError("lr_table", h.lr_table, f"an entry for iteration 0 {needs}")
     if h.lr_policy == "cosine" and h.stepsize <= 0 and h.max_iter <= 0:
-        return "stepsize: lr_policy 'cosine' needs a stepsize or max_iter"
+        raise SettingError("stepsize", h.stepsize, f"more than 0, or a max_iter {needs}")
     if h.lr_policy == "cosine" and not h.period_mult >= 1:
-        return f"period_mult: found {h.period_mult!s}, allowed is 1 or more"
+        raise SettingError("period_mult", h.period_mult, "1 or more")
     if h.lr_policy == "one_cycle" and h.max_iter < 2:
-        return f"max_iter: found {h.max_iter}, lr_policy 'one_cycle' needs 2 or more"
+        raise SettingError("max_iter", h.max_iter, f"2 or more {needs}")
     if h.lr_policy == "one_cycle" and not 0 < h.pct_start < 1:
-        return f"pct_start: found {h.pct_start!s}, allowed is more than 0 and less than 1"
+        raise SettingError("pct_start", h.pct_start, "more than 0 and less than 1")
     for name in ("div_factor", "final_div_factor"):
         if h.lr_policy == "one_cycle" and not getattr(h, name) > 0:
-            return f"{name}: found {getattr(h, name)!s}, allowed is more than 0"
+            raise SettingError(name, getattr(h, name), "more than 0")
     if h.warmup_iter < 0:
-        return f"warmup_iter: found {h.warmup_iter}, allowed is 0 or more"
-    return None
+        raise SettingError("warmup_iter", h.warmup_iter, "0 or more")

@@ -8,10 +8,11 @@ exponent and therefore computes in double, ``_times_power`` does.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict
 
 import numpy as np
 
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels.libm import expf, pow, powf
 
@@ -94,13 +95,14 @@ POLICIES: Dict[str, Policy] = {
 }
 
 
-def refusal(h: HyperParameters) -> Optional[str]:
-    """Return what Caffe's ``CHECK``s would abort on at the first update, or None.
+def check(h: HyperParameters) -> None:
+    """Refuse what Caffe's ``CHECK``s would abort on at the first update.
 
-    In the words ``field: found what, allowed what``.
+    Raises:
+        SettingError: naming the field.
     """
+    needs = f"(lr_policy '{h.lr_policy}')"
     if h.lr_policy in ("step", "sigmoid") and h.stepsize <= 0:
-        return f"stepsize: found {h.stepsize}, lr_policy '{h.lr_policy}' needs more than 0"
+        raise SettingError("stepsize", h.stepsize, f"more than 0 {needs}")
     if h.lr_policy in ("step", "exp", "inv", "multistep", "sigmoid") and not h.gamma >= 0:
-        return f"gamma: found {h.gamma!s}, lr_policy '{h.lr_policy}' needs 0 or more"
-    return None
+        raise SettingError("gamma", h.gamma, f"0 or more {needs}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Type
 
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import SettingError, one_of
 from caffe_pysgd.update.plugins import import_by_name
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 from caffe_pysgd.update.rules.beyond import (
@@ -32,20 +32,18 @@ def find_rule(name: str) -> Type[UpdateRule]:
     """Return the rule of that name, or the class that ``module:Class`` names.
 
     Raises:
-        UserError: there is none, or the class is not an :class:`UpdateRule`.
+        SettingError: there is none, or the class is not an :class:`UpdateRule`.
     """
     if name in RULES:
         return RULES[name]
     module_name, colon, class_name = name.partition(":")
     if not colon:
-        raise UserError(
-            f"found '{name}', allowed are {', '.join(RULES)} or module:Class{nearest(name, RULES)}"
-        )
-    found = import_by_name(module_name, class_name)
+        raise SettingError("rule", name, one_of(RULES, name, " or module:Class"))
+    found = import_by_name("rule", module_name, class_name)
     if not (isinstance(found, type) and issubclass(found, UpdateRule)):
-        raise UserError(f"{name}: is not a subclass of caffe_pysgd.UpdateRule")
+        raise SettingError("rule", name, "a subclass of caffe_pysgd.UpdateRule")
     if not isinstance(found.slots, tuple):
-        raise UserError(f"{name}: slots: found {found.slots!r}, a tuple of names is wanted")
+        raise SettingError("rule", name, problem=f"its slots are {found.slots!r}, not a tuple")
     return found
 
 
@@ -53,13 +51,14 @@ def make_rule(name: str) -> UpdateRule:
     """Return an instance of the rule of that name.
 
     Raises:
-        UserError: there is none, or it cannot be made.
+        SettingError: there is none, or it cannot be made.
     """
     rule = find_rule(name)
     try:
         return rule()
     except Exception as error:
-        raise UserError(f"{name}: {name}() raised {type(error).__name__}: {error}") from error
+        problem = f"{name}() raised {type(error).__name__}: {error}"
+        raise SettingError("rule", name, problem=problem) from error
 
 
 __all__ = [

@@ -44,5 +44,8 @@ class UpdateRule:
 
     @classmethod
     def check(cls, h: HyperParameters) -> Optional[str]:
-        """Return what is wrong with the hyper-parameters, ``field: found, allowed``, or None."""
+        """Refuse hyper-parameters that the rule cannot be computed with; all are fine by default.
+
+        Raise a ``SettingError(field, got, expected)``, or return a sentence.
+        """
         return None

@@ -9,10 +9,9 @@ as the momentum lets it (``pytorch_sgd`` has it outside).
 
 from __future__ import annotations
 
-from typing import Optional
-
 import numpy as np
 
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 from caffe_pysgd.update.rules.bias_correction import adam_correction
@@ -72,8 +71,8 @@ class AdaGrad(UpdateRule):
         return g
 
     @classmethod
-    def check(cls, h: HyperParameters) -> Optional[str]:
-        return _no_momentum("AdaGrad", h)
+    def check(cls, h: HyperParameters) -> None:
+        _refuse_momentum("AdaGrad", h)
 
 
 class RMSProp(UpdateRule):
@@ -95,10 +94,10 @@ class RMSProp(UpdateRule):
         return g
 
     @classmethod
-    def check(cls, h: HyperParameters) -> Optional[str]:
+    def check(cls, h: HyperParameters) -> None:
         if not 0 <= h.rms_decay < 1:
-            return f"rms_decay: found {h.rms_decay!s}, RMSProp needs 0 or more and less than 1"
-        return _no_momentum("RMSProp", h)
+            raise SettingError("rms_decay", h.rms_decay, "0 or more and less than 1 (RMSProp)")
+        _refuse_momentum("RMSProp", h)
 
 
 class AdaDelta(UpdateRule):
@@ -152,7 +151,6 @@ class Adam(UpdateRule):
         return g
 
 
-def _no_momentum(solver: str, h: HyperParameters) -> Optional[str]:
+def _refuse_momentum(solver: str, h: HyperParameters) -> None:
     if h.momentum != 0:
-        return f"momentum: found {h.momentum!s}, {solver} cannot be used with momentum"
-    return None
+        raise SettingError("momentum", h.momentum, f"0 ({solver} cannot be used with momentum)")

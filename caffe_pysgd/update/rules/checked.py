@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.policies import Schedule
 from caffe_pysgd.update.rules import RULES, ParameterStep, UpdateRule
@@ -84,11 +84,13 @@ def check(h: HyperParameters, rule: UpdateRule) -> None:
     """Check that a rule and a learning-rate policy accept the hyper-parameters.
 
     Raises:
-        UserError: in the words ``field: found what, allowed what``.
+        UserError: naming the field.
     """
     Schedule(h)
     try:
         refusal = rule.check(h)
+    except SettingError:
+        raise
     except Exception as error:
         raise UserError(
             f"{name_of(rule)}: check() raised {type(error).__name__}: {error}"
