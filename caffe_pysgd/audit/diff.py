@@ -1,4 +1,4 @@
-"""Comparing two ledgers: where two runs part, without the weights of either."""
+"""Comparing what two audits recorded: of one update, and of two whole runs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from caffe_pysgd.audit.store import FIGURES, Store
+from caffe_pysgd.audit.ledger import HASHED
+from caffe_pysgd.audit.schema import OF_AN_UPDATE
+from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
 
-# Of an iteration, what two runs of the same arithmetic have in common; times are not among it.
-_OF_ITERATIONS = ("rate", "loss", "smoothed_loss", "gradient_l2", "clip_factor", "weights_hash")
+# Times are never the same; the smoothed loss is made of the losses, and begins anew at each call of
+# ``step``; the ratio is made of two norms that are compared, and older audits have one of 0 for
+# BatchNorm's statistics.
+_NOT_COMPARED = ("pass_seconds", "update_seconds", "smoothed_loss", "ratio")
 
-Values = Dict[Tuple[str, str], Any]
-"""By (parameter, or empty for the iteration's own; what it is)."""
+_WITHIN = ("element", "quantity", "stage")  # further parts of a key
+
+# What says most about where a difference comes from, first.
+_QUANTITIES = ("gradient", "clipped", "normalized", "regularized", "update", "data")
+
+Key = Tuple[int, str]
+"""A parameter's number, -1 for the whole net, and what is recorded of it."""
 
 
 @dataclass(frozen=True)
-class Parted:
-    """Something that differs: of which parameter (empty: the iteration), what, and both values."""
+class Divergence:
+    """A value that two audits recorded differently; None where one recorded nothing.
+
+    Attributes:
+        parameter: the parameter's display name; empty for what is of the whole net.
+        what: which value.
+        a, b: in the first audit and in the second.
+    """
 
     parameter: str
     what: str
@@ -26,27 +41,26 @@ class Parted:
     b: Any
 
     def __str__(self) -> str:
-        """Return it as a line."""
         of = f"{self.parameter}: " if self.parameter else ""
         return f"{of}{self.what} {_shown(self.a)} against {_shown(self.b)}"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison of two ledgers found.
+    """What a comparison of two audits found.
 
     Attributes:
         iterations: how many were compared and are the same.
         first, last: the first and the last iteration that both have.
-        iteration: where they part; None where they do not, or before the first.
-        differences: what is different there; empty where they do not part.
+        iteration: where they diverge; None where they do not, or before the first.
+        differences: what is different there; empty where they do not diverge.
     """
 
     iterations: int
     first: int
     last: int
     iteration: Optional[int]
-    differences: List[Parted]
+    differences: List[Divergence]
 
     @property
     def same(self) -> bool:
@@ -55,12 +69,12 @@ class Compared:
 
     @property
     def parameters(self) -> List[str]:
-        """The parameters at which they part."""
+        """The parameters at which they diverge."""
         return list(dict.fromkeys(one.parameter for one in self.differences if one.parameter))
 
 
-def compare_ledgers(a: Path, b: Path) -> Compared:
-    """Return where two runs part: the first iteration of which both recorded something different.
+def compare_audits(a: Path, b: Path) -> Compared:
+    """Return where two runs diverge: the first iteration of which both recorded something else.
 
     What only one of them recorded is not compared: figures of one at every iteration, of the other
     at every tenth, or hashes of the weights at different intervals.
@@ -69,48 +83,36 @@ def compare_ledgers(a: Path, b: Path) -> Compared:
         UserError: a file is no audit, or the two have nothing in common.
     """
     with Store(a) as one, Store(b) as other:
-        first, last = _common_range(one, other)
-        names = [[p.name for p in store.parameters()] for store in (one, other)]
-        if names[0] != names[1]:
-            missing = sorted(set(names[0]) ^ set(names[1])) or names[0]
+        names = [p.name for p in one.parameters()]
+        theirs = [p.name for p in other.parameters()]
+        if names != theirs:
+            missing = sorted(set(names) ^ set(theirs)) or names
             raise UserError(f"{a} and {b}: are of different nets: {', '.join(missing[:3])}")
-        start = [Parted(n, "initial weights", x, y) for n, x, y in _initial(one, other) if x != y]
+        common = sorted(set(_iterations(one)) & set(_iterations(other)))
+        if not common:
+            raise UserError(f"{a} and {b}: have no iteration in common")
+        first, last = common[0], common[-1]
+        start = _initial_divergences(one, other)
         if start:
             return Compared(0, first, last, None, start)
-        walks = _iterations(one, first, last), _iterations(other, first, last)
-        iterations = 0
-        for iteration in sorted(walks[0].keys() & walks[1].keys()):
-            # A row without figures is read once; with them, iteration by iteration.
-            ours, theirs = walks[0][iteration], walks[1][iteration]
-            ours.update(_details(one, iteration, names[0]))
-            theirs.update(_details(other, iteration, names[0]))
-            differences = [
-                Parted(*key, value, theirs[key])
-                for key, value in ours.items()
-                if key in theirs and theirs[key] != value
-            ]
-            if differences:
-                return Compared(iterations, first, last, iteration, differences)
-            iterations += 1
-        if not iterations:
-            raise UserError(f"{a} and {b}: have no iteration in common")
-        return Compared(iterations, first, last, None, [])
+        for done, iteration in enumerate(common):
+            values, others = recorded_values(one, iteration), recorded_values(other, iteration)
+            both = values.keys() & others.keys()
+            found = divergences(names, {k: values[k] for k in both}, {k: others[k] for k in both})
+            if found:
+                return Compared(done, first, last, iteration, found)
+        return Compared(len(common), first, last, None, [])
 
 
-def _common_range(one: Store, other: Store) -> Tuple[int, int]:
-    ranges = []
-    for store in (one, other):
-        ((first, last),) = store.query(
-            "SELECT min(iteration), max(iteration) FROM current_iterations"
-        )
-        if first is None:
-            raise UserError(f"{store.path}: holds no iteration")
-        ranges.append((first, last))
-    return max(r[0] for r in ranges), min(r[1] for r in ranges)
+def _iterations(store: Store) -> List[int]:
+    span = store.span()
+    if span is None:
+        raise UserError(f"{store.path}: holds no iteration")
+    return store.iterations(*span)
 
 
-def _initial(one: Store, other: Store) -> List[Tuple[str, str, str]]:
-    """Return by parameter the hashes of the weights that both began with, if at the same place."""
+def _initial_divergences(one: Store, other: Store) -> List[Divergence]:
+    """Compare the hashes of the weights that both began with, if at the same place."""
     begins = [store.sessions()[0] for store in (one, other)]
     if begins[0].start_iteration != begins[1].start_iteration:
         return []
@@ -118,39 +120,78 @@ def _initial(one: Store, other: Store) -> List[Tuple[str, str, str]]:
         store.manifest(begin.session).get("initial_weights", {}).get("parameters", {})
         for store, begin in zip((one, other), begins)
     ]
-    return [(name, hashes[0][name], hashes[1][name]) for name in hashes[0] if name in hashes[1]]
+    return [
+        Divergence(name, "initial weights", hashes[0][name], hashes[1][name])
+        for name in hashes[0]
+        if name in hashes[1] and hashes[0][name] != hashes[1][name]
+    ]
 
 
-def _iterations(store: Store, first: int, last: int) -> Dict[int, Values]:
-    sql = (
-        f"SELECT iteration, {', '.join(_OF_ITERATIONS)} FROM current_iterations"
-        " WHERE iteration BETWEEN ? AND ?"
-    )
-    return {
-        iteration: {("", name): v for name, v in zip(_OF_ITERATIONS, values) if v is not None}
-        for iteration, *values in store.query(sql, (first, last))
-    }
+def recorded_values(store: Store, iteration: int, session: Optional[int] = None) -> Dict[Key, Any]:
+    """Return everything that was recorded of one update, value by value, times left out.
 
+    A value that is not there (NULL) is None where a session is given, and else left out.
 
-def _details(store: Store, iteration: int, names: List[str]) -> Values:
-    """Return what is recorded of an iteration's parameters."""
-    values: Values = {}
-    sql = (
-        f"SELECT parameter, quantity, {', '.join(FIGURES)} FROM current_figures WHERE iteration = ?"
-    )
-    for parameter, quantity, *figures in store.query(sql, [iteration]):
-        for figure, value in zip(FIGURES, figures):
-            values[names[parameter], f"{quantity} {figure}"] = value
-    sql = "SELECT parameter, local_rate FROM current_updates WHERE iteration = ?"
-    for parameter, rate in store.query(sql, [iteration]):
-        values[names[parameter], "local rate"] = rate
-    sql = "SELECT parameter, sha256 FROM current_weights WHERE iteration = ?"
-    for parameter, sha256 in store.query(sql, [iteration]):
-        values[names[parameter], "weights"] = sha256
+    Args:
+        store: the audit.
+        iteration: which update.
+        session: of which session; of the one that led to the present weights if not given.
+    """
+    values: Dict[Key, Any] = {}
+    for table in ("iterations", *OF_AN_UPDATE):
+        columns = [name for name in HASHED[table] if name not in _NOT_COMPARED]
+        for row in store.rows(table, session=session, iteration=iteration):
+            told = {name: row[name] for name in columns if name != "iteration"}
+            number = told.pop("parameter", -1)
+            of = "".join(f"{told.pop(name)} " for name in _WITHIN if name in told)
+            of = f"element {of}" if table == "probes" else of
+            of = f"histogram of {of}" if table == "histograms" else of
+            values.update({(number, f"{of}{name}"): value for name, value in told.items()})
+    if session is None:
+        return {key: value for key, value in values.items() if value is not None}
     return values
+
+
+def recorded_scores(store: Store, iteration: int, session: int) -> Dict[Key, Any]:
+    """Return the mean test scores before an update."""
+    values: Dict[Key, Any] = {}
+    for row in store.rows("tests", session=session, iteration=iteration):
+        output = f"test net {row['net']} {row['output']}"
+        place = sum(what.startswith(f"{output} ") for _, what in values)
+        values[-1, f"{output} {place}"] = row["value"]
+    return values
+
+
+def divergences(names: List[str], a: Dict[Key, Any], b: Dict[Key, Any]) -> List[Divergence]:
+    """Return where values differ or only one has them, the most telling first.
+
+    Args:
+        names: the parameters' display names.
+        a, b: what was recorded.
+    """
+    keys = [key for key in a.keys() | b.keys() if key not in a or key not in b or a[key] != b[key]]
+    return [
+        Divergence(names[number] if number >= 0 else "", what, a.get((number, what)),
+                   b.get((number, what)))
+        for number, what in sorted(keys, key=_importance)
+    ]  # fmt: skip
+
+
+def _importance(key: Key) -> Tuple[int, bool, int, str]:
+    """Sort what is of a parameter before what is of all, figures before what was asked for beside
+    them, and both in the order of the update. Another rate explains all the rest.
+    """
+    number, what = key
+    if what == "rate":
+        return (-1, False, 0, what)
+    words = what.split()
+    places = [place for place, name in enumerate(_QUANTITIES) if name in words]
+    place = min(places, default=len(_QUANTITIES))
+    beside = words[0] in ("element", "histogram")
+    return (number if number >= 0 else 1 << 31, beside, place, what)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f"{value[:16]}..."
-    return repr(value)
+    return "nothing" if value is None else repr(value)

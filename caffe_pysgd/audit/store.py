@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from caffe_pysgd.audit.schema import APPLICATION_ID, COLUMNS, VERSION
+from caffe_pysgd.audit.schema import APPLICATION_ID, COLUMNS, KEYS, VERSION
 from caffe_pysgd.errors import UserError
 
 DEFAULT_NAME = "audit.sqlite"
@@ -123,10 +124,8 @@ class Store:
         Raises:
             UserError: the file is damaged.
         """
-        try:
+        with self._reading():
             return self.connection.execute(sql, tuple(values)).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{self.path}: cannot be read as an audit: {error}") from error
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -218,18 +217,79 @@ class Store:
         values = [math.nan if row[1] is None else row[1] for row in rows]
         return iterations, np.array(values, np.float64)
 
-    # -- single rows ------------------------------------------------------------------------------
+    # -- iterations -------------------------------------------------------------------------------
 
-    def last_iteration(self) -> Optional[int]:
-        """Return the number of the last update recorded, or None."""
-        ((last,),) = self.query("SELECT max(iteration) FROM current_iterations")
-        return None if last is None else int(last)
+    def span(self) -> Optional[Tuple[int, int]]:
+        """Return the first and the last update recorded, or None."""
+        ((first, last),) = self.query(
+            "SELECT min(iteration), max(iteration) FROM current_iterations"
+        )
+        return None if first is None else (int(first), int(last))
 
-    def rows(self, table: str, **key: Any) -> Iterator[Dict[str, Any]]:
-        """Return rows of one of the tables as dictionaries, of whichever session led to now."""
+    def iterations(self, first: int, last: int, session: Optional[int] = None) -> List[int]:
+        """Return which updates from first to last were recorded, in all or by one session."""
+        table, of = "current_iterations", "1"
+        if session is not None:
+            table, of = "iterations", f"session = {int(session)}"
+        sql = f"SELECT iteration FROM {table} WHERE {of} AND iteration BETWEEN ? AND ? ORDER BY 1"
+        return [iteration for (iteration,) in self.query(sql, (first, last))]
+
+    def segments(self, first: int, last: int) -> List[Tuple[Session, int, int]]:
+        """Return the sessions that led to these updates, each with its own first and last."""
+        sql = (
+            "SELECT session, min(iteration), max(iteration) FROM current_iterations"
+            " WHERE iteration BETWEEN ? AND ? GROUP BY session ORDER BY session"
+        )
+        sessions = {session.session: session for session in self.sessions()}
+        rows = self.query(sql, (first, last))
+        return [(sessions[number], low, high) for number, low, high in rows]
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def rows(
+        self, table: str, session: Optional[int] = None, **key: Any
+    ) -> Iterator[Dict[str, Any]]:
+        """Return rows of a table as dictionaries, ordered by their key.
+
+        Args:
+            table: its name.
+            session: of this session alone; of whichever session led to the present weights if not
+                given.
+            key: values of columns.
+        """
         columns = list(COLUMNS[table])
+        if session is not None:
+            key = {"session": session, **key}
+        source = f"current_{table}" if session is None else table
         where = " AND ".join(f"{name} = ?" for name in key) or "1"
-        order = ", ".join(columns[:3])
-        sql = f"SELECT {', '.join(columns)} FROM current_{table} WHERE {where} ORDER BY {order}"
+        order = ", ".join(KEYS[table])
+        sql = f"SELECT {', '.join(columns)} FROM {source} WHERE {where} ORDER BY {order}"
         for row in self.query(sql, list(key.values())):
             yield dict(zip(columns, row))
+
+    def newest(self, table: str, session: int) -> List[Dict[str, Any]]:
+        """Return the rows of a session's last iteration that a table has."""
+        sql = f"SELECT max(iteration) FROM {table} WHERE session = ?"
+        ((last,),) = self.query(sql, [session])
+        return [] if last is None else list(self.rows(table, session=session, iteration=last))
+
+    def batches(self, sql: str, size: int = 50_000) -> Iterator[List[Tuple[Any, ...]]]:
+        """Yield the rows of a query, so many at a time that memory holds them.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with self._reading():
+            cursor = self.connection.execute(sql)
+            while True:
+                rows = cursor.fetchmany(size)
+                if not rows:
+                    return
+                yield rows
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path}: cannot be read as an audit: {error}") from error

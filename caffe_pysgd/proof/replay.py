@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from caffe_pysgd.audit.ledger import HASHED
-from caffe_pysgd.audit.schema import OF_AN_UPDATE
+from caffe_pysgd.audit.diff import divergences, recorded_scores, recorded_values
 from caffe_pysgd.audit.store import Session, Store
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.proof.rerun import Retraining, working_directory
@@ -16,18 +15,10 @@ from caffe_pysgd.proof.rerun import Retraining, working_directory
 Progress = Callable[[int, int], None]
 """Hears how many iterations of how many are done."""
 
-# Times are never the same; the smoothed loss is made of the losses, and begins anew at each call of
-# ``step``; the ratio is made of two norms that are compared, and older audits have one of 0 for
-# BatchNorm's statistics.
-_NOT_COMPARED = ("pass_seconds", "update_seconds", "smoothed_loss", "ratio")
-
-# What says most about where a difference comes from, first.
-_QUANTITIES = ("gradient", "clipped", "normalized", "regularized", "update", "data")
-
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place at which a record and the training done again part.
+    """The first place at which a record and the training done again diverge.
 
     Attributes:
         iteration: of the update.
@@ -61,7 +52,7 @@ class Replay:
         first, last: the iterations that were asked for.
         iterations: how many recorded iterations were confirmed, with every figure.
         hashes: how many hashes of all weights were among that.
-        difference: where the two part, or None.
+        difference: where the two diverge, or None.
         seeded: whether random numbers were the same; without a seed, data that are drawn and
             dropout are others.
     """
@@ -101,17 +92,17 @@ def replay(store: Store, first: int, last: int, progress: Progress) -> Replay:
     Raises:
         UserError: nothing was recorded there, or a session cannot be trained again.
     """
-    legs = _legs(store, first, last)
-    total = sum(end + 1 - session.start_iteration for session, _, end in legs)
+    segments = _segments(store, first, last)
+    total = sum(end + 1 - session.start_iteration for session, _, end in segments)
     iterations = hashes = done = 0
     with working_directory(store):
-        for session, begin, end in legs:
-            leg = _Leg(store, session, begin, end)
-            leg.run(_counting(progress, done - session.start_iteration, total))
-            iterations, hashes = iterations + leg.iterations, hashes + leg.hashes
-            if leg.difference:
+        for session, begin, end in segments:
+            segment = _Segment(store, session, begin, end)
+            segment.run(_counting(progress, done - session.start_iteration, total))
+            iterations, hashes = iterations + segment.iterations, hashes + segment.hashes
+            if segment.difference:
                 seeded = store.manifest(session.session)["random_seed"] >= 0
-                return Replay(first, last, iterations, hashes, leg.difference, seeded)
+                return Replay(first, last, iterations, hashes, segment.difference, seeded)
             done += end + 1 - session.start_iteration
     return Replay(first, last, iterations, hashes, None)
 
@@ -120,23 +111,17 @@ def _counting(progress: Progress, before: int, total: int) -> Callable[[int], No
     return lambda iteration: progress(before + iteration + 1, total)
 
 
-def _legs(store: Store, first: int, last: int) -> List[Tuple[Session, int, int]]:
+def _segments(store: Store, first: int, last: int) -> List[Tuple[Session, int, int]]:
     """Return the sessions that led to these iterations, each with the first and last of its own."""
-    sql = (
-        "SELECT session, min(iteration), max(iteration) FROM current_iterations"
-        " WHERE iteration BETWEEN ? AND ? GROUP BY session ORDER BY session"
-    )
-    sessions = {session.session: session for session in store.sessions()}
-    legs = [(sessions[number], low, high) for number, low, high in store.query(sql, (first, last))]
-    if not legs:
-        sql = "SELECT min(iteration), max(iteration) FROM current_iterations"
-        ((low, high),) = store.query(sql)
-        there = "nothing was recorded" if low is None else f"there are {low} to {high}"
+    segments = store.segments(first, last)
+    if not segments:
+        span = store.span()
+        there = "there are {} to {}".format(*span) if span else "nothing was recorded"
         raise UserError(f"{store.path}: no iteration from {first} to {last} is recorded; {there}")
-    return legs
+    return segments
 
 
-class _Leg:
+class _Segment:
     """One session's part of a replay."""
 
     def __init__(self, store: Store, session: Session, first: int, last: int) -> None:
@@ -162,7 +147,8 @@ class _Leg:
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
             file = Path(directory, "again.sqlite")
             retraining = Retraining(self._store, self._session, skip_to, file)
-            self._pending = self._recorded_iterations()
+            session = self._session.session
+            self._pending = self._store.iterations(self._first, self._last, session)
 
             def updated(iteration: int) -> bool:
                 advance(iteration)
@@ -176,14 +162,6 @@ class _Leg:
             self._compare_upto(file, self._last)
             return retraining.skipped_to > self._session.start_iteration
 
-    def _recorded_iterations(self) -> List[int]:
-        sql = (
-            "SELECT iteration FROM iterations WHERE session = ? AND iteration BETWEEN ? AND ?"
-            " ORDER BY iteration"
-        )
-        key = (self._session.session, self._first, self._last)
-        return [iteration for (iteration,) in self._store.query(sql, key)]
-
     def _compare_upto(self, file: Path, iteration: int) -> None:
         """Compare what is in both by now: the recorder writes a loss curve in batches."""
         if self.difference or not self._pending or self._pending[0] > iteration:
@@ -191,8 +169,8 @@ class _Leg:
         if not file.exists():
             return
         with Store(file) as again:
-            last = again.last_iteration()
-            while self._pending and last is not None and self._pending[0] <= last:
+            span = again.span()
+            while self._pending and span and self._pending[0] <= span[1]:
                 self._compare(again, self._pending.pop(0))
                 if self.difference:
                     return
@@ -201,15 +179,14 @@ class _Leg:
         self.difference = compare_update(self._store, self._session.session, again, iteration)
         if self.difference is None:
             self.iterations += 1
-            sql = "SELECT weights_hash FROM iterations WHERE session = ? AND iteration = ?"
-            ((weights_hash,),) = self._store.query(sql, (self._session.session, iteration))
-            self.hashes += weights_hash is not None
+            (row,) = self._store.rows("iterations", self._session.session, iteration=iteration)
+            self.hashes += row["weights_hash"] is not None
 
 
 def compare_update(
     store: Store, session: int, again: Store, iteration: int
 ) -> Optional[Difference]:
-    """Compare everything that was recorded of one update; return where it parts, or None.
+    """Compare everything that was recorded of one update; return where it diverges, or None.
 
     Args:
         store, session: what was recorded.
@@ -217,79 +194,22 @@ def compare_update(
         iteration: which update.
     """
     (session_again,) = [session.session for session in again.sessions()]
-    recorded = _rows_of(store, session, iteration)
-    found = _rows_of(again, session_again, iteration)
-    keys = [key for key in recorded if key not in found or recorded[key] != found[key]]
-    keys += [key for key in found if key not in recorded]
+    recorded = recorded_values(store, iteration, session)
+    found = recorded_values(again, iteration, session_again)
     scores, scores_again = (
-        _tests_of(store, session, iteration),
-        _tests_of(again, session_again, iteration),
+        recorded_scores(store, iteration, session),
+        recorded_scores(again, iteration, session_again),
     )
-    keys += [key for key in scores if scores[key] != scores_again.get(key, scores[key])]
     recorded.update(scores)
-    found.update(scores_again)
-    if not keys:
-        return None
-    number, what = min(keys, key=_importance)
+    found.update({key: scores_again.get(key, value) for key, value in scores.items()})
     names = [p.name for p in store.parameters(session)]
-    parameters = {key[0] for key in keys if key[0] >= 0}
-    return Difference(
-        iteration,
-        names[number] if number >= 0 else "",
-        what,
-        recorded.get((number, what)),
-        found.get((number, what)),
-        max(0, len(parameters) - 1),
-    )
-
-
-Key = Tuple[int, str]
-"""A parameter's number, -1 for the whole net, and what is told of it."""
-
-
-def _rows_of(store: Store, session: int, iteration: int) -> Dict[Key, Any]:
-    """Return everything that was recorded of one update, value by value."""
-    values: Dict[Key, Any] = {}
-    for table in ("iterations", *OF_AN_UPDATE):
-        columns = [name for name in HASHED[table] if name not in _NOT_COMPARED]
-        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE session = ? AND iteration = ?"
-        for row in store.query(sql, (session, iteration)):
-            told = dict(zip(columns, row))
-            number = told.pop("parameter", -1)
-            of = "".join(f"{told.pop(name)} " for name in _WITHIN if name in told)
-            of = f"element {of}" if table == "probes" else of
-            of = f"histogram of {of}" if table == "histograms" else of
-            del told["iteration"]
-            values.update({(number, f"{of}{name}"): value for name, value in told.items()})
-    return values
-
-
-def _tests_of(store: Store, session: int, iteration: int) -> Dict[Key, Any]:
-    """Return the mean test scores before an update."""
-    values: Dict[Key, Any] = {}
-    sql = (
-        "SELECT net, output, value FROM tests WHERE session = ? AND iteration = ?"
-        " ORDER BY net, position"
-    )
-    for net, output, value in store.query(sql, (session, iteration)):
-        place = sum(what.startswith(f"test net {net} {output} ") for _, what in values)
-        values[-1, f"test net {net} {output} {place}"] = value
-    return values
-
-
-_WITHIN = ("element", "quantity", "stage")  # further parts of a key
-
-
-def _importance(key: Key) -> Tuple[int, bool, int, str]:
-    """Sort what is of a parameter before what is of all, figures before what was asked for beside
-    them, and both in the order of the update.
-    """
-    number, what = key
-    words = what.split()
-    places = [place for place, name in enumerate(_QUANTITIES) if name in words]
-    place = min(places, default=len(_QUANTITIES))
-    beside = words[0] in ("element", "histogram")
-    return (number if number >= 0 else 1 << 31, beside, place, what)
+    all_of_them = divergences(names, recorded, found)
+    if not all_of_them:
+        return None
+    first = all_of_them[0]
+    parameters = {one.parameter for one in all_of_them if one.parameter}
+    others = max(0, len(parameters) - 1)
+    return Difference(iteration, first.parameter, first.what, first.a, first.b, others)
 
 
 def _shown(value: Any) -> str:

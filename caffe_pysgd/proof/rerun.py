@@ -225,12 +225,10 @@ class Retraining:
 
     def _latest_snapshot(self, upto: int) -> Optional[Path]:
         """Return the session's last solver state up to an iteration that is still as it was."""
-        sql = (
-            "SELECT DISTINCT iteration FROM snapshots WHERE session = ? AND iteration > ?"
-            " AND iteration <= ? ORDER BY iteration DESC"
-        )
-        key = (self._session.session, self._session.start_iteration, upto)
-        for (iteration,) in self._store.query(sql, key):
+        rows = self._store.rows("snapshots", self._session.session)
+        taken = {row["iteration"] for row in rows}
+        within = range(self._session.start_iteration + 1, upto + 1)
+        for iteration in sorted(taken.intersection(within), reverse=True):
             states = self._recorded_states(iteration)
             try:
                 self._check_unchanged(iteration)

@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 from helpers.recorded_runs import rows, write_recorded
@@ -21,10 +21,10 @@ def last_committed(file: Path) -> int:
     """Return the last iteration that a reader sees, or -1."""
     try:
         with Store(file) as store:
-            last: Optional[int] = store.last_iteration()
+            span = store.span()
     except UserError:  # not there yet
         return -1
-    return -1 if last is None else last
+    return span[1] if span else -1
 
 
 def train_and_kill(cli: Any, workdir: Path, moments: int, **fields: Any) -> int:

@@ -39,7 +39,7 @@ def test_of_iterations_recorded_twice_the_later_ones_count(resumed: Path) -> Non
         iterations, rates = store.series("rate")
         assert list(iterations) == list(range(9))
         assert list(rates) == [np.float32(0.01)] * 4 + [np.float32(0.02)] * 5
-        assert store.last_iteration() == 8
+        assert store.span()[1] == 8
         found = {(row["session"], row["iteration"]) for row in store.rows("figures")}
         assert found == {(1, i) for i in range(4)} | {(2, i) for i in range(4, 9)}
         for table in ("updates", "weights"):
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_can_be_read(resumed: Path, tmp_path: Pa
     shutil.copy(resumed / "audit.sqlite", tmp_path)
     tmp_path.chmod(0o500)
     with Store(tmp_path) as store:
-        assert store.last_iteration() == 8
+        assert store.span()[1] == 8
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ def test_compare_names_the_first_iteration_and_the_parameters(cli: Callable, wor
     done = cli("audit", "compare", a, "b", "--json", "found.json")
     assert done.returncode == 1
     last = done.stdout.splitlines()[-1]
-    assert last == "compare: they part at iteration 3 in hidden/1, after 3 that are the same"
-    assert "hidden/1: data l2 0.0208" in done.stdout
+    assert last == "compare: they diverge at iteration 3 in hidden/1, after 3 that are the same"
+    assert "hidden/1: gradient l2 0.618" in done.stdout
     found = json.loads(Path("found.json").read_text())
     assert found["iteration"] == 3
     assert {one["parameter"] for one in found["differences"]} - {""} == {"hidden/1"}
@@ -86,11 +86,11 @@ def test_compare_notices_other_initial_weights_and_other_rates(
     done = cli("audit", "compare", a, b)
     assert done.returncode == 1
     assert "conv/0: initial weights " in done.stdout
-    assert "they part before the first in conv/0, hidden/0, out/0, after 0" in done.stdout
+    assert "they diverge before the first in conv/0, hidden/0, out/0, after 0" in done.stdout
     c = recorded(workdir, "c", base_lr=0.02)
     done = cli("audit", "compare", a, c)
     assert done.stdout.startswith("rate 0.00999")
-    assert "they part at iteration 0 in conv/0, " in done.stdout
+    assert "they diverge at iteration 0 in conv/0, " in done.stdout
 
 
 def test_what_cannot_be_read_or_compared_is_told_in_one_line(cli: Callable, workdir: Path) -> None:
@@ -121,7 +121,7 @@ def test_compare_takes_what_both_have(cli: Callable, workdir: Path) -> None:
     shutil.copytree("light", "forged")
     change(Path("forged/audit.sqlite"), "UPDATE iterations SET loss = loss + 1 WHERE iteration = 2")
     done = cli("audit", "compare", full, "forged")
-    assert (done.returncode, "they part at iteration 2, after 2" in done.stdout) == (1, True)
+    assert (done.returncode, "they diverge at iteration 2, after 2" in done.stdout) == (1, True)
 
 
 @pytest.mark.parametrize("command", ["check", "compare"])

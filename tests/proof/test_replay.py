@@ -29,7 +29,7 @@ from caffe_pysgd.proof.rerun import Retraining
 
 def replayed(first: int = 0, last: int = 1000) -> Replay:
     with Store(AUDIT) as store:
-        upto = store.last_iteration()
+        upto = store.span()[1]
         assert upto is not None
         return replay(store, first, min(last, upto), lambda done, total: None)
 

@@ -9,7 +9,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.diff import compare_ledgers
+from caffe_pysgd.audit.diff import compare_audits
 from caffe_pysgd.cli.options import json_option
 from caffe_pysgd.files import write_json
 
@@ -25,7 +25,7 @@ def compare(a: Path, b: Path, json_path: Optional[Path]) -> None:
     compared: rates, losses, figures, hashes of the weights; not the times. Exit code 0 if all of it
     is the same, else 1.
     """
-    found = compare_ledgers(a, b)
+    found = compare_audits(a, b)
     if json_path:
         write_json(json_path, asdict(found))
     if found.same:
@@ -39,5 +39,5 @@ def compare(a: Path, b: Path, json_path: Optional[Path]) -> None:
         click.echo(f"{first}{f' (and {len(others)} more)' if others else ''}")
     where = "before the first" if found.iteration is None else f"at iteration {found.iteration}"
     at = f" in {', '.join(found.parameters)}" if found.parameters else ""
-    click.echo(f"compare: they part {where}{at}, after {found.iterations} that are the same")
+    click.echo(f"compare: they diverge {where}{at}, after {found.iterations} that are the same")
     sys.exit(1)

@@ -29,15 +29,15 @@ def replay(
     FILE is an audit, or the run directory that holds one. Exit code 1 if something differs.
     """
     with Store(file) as store:
-        recorded_last = store.last_iteration()
-        if recorded_last is None:
+        span = store.span()
+        if span is None:
             raise UserError(f"{store.path}: no iteration was recorded")
-        first, last = first or 0, recorded_last if last is None else last
+        first, last = first or 0, span[1] if last is None else last
         if first > last:
             raise SettingError("--from", first, f"at most --to {last}")
         quiet_caffe()
         with training_again() as progress:
-            result = replay_store(store, first, min(last, recorded_last), progress)
+            result = replay_store(store, first, min(last, span[1]), progress)
     if json_path:
         write_json(json_path, result.as_json())
     click.echo(f"{result.iterations} recorded iterations confirmed, every figure to the bit")

@@ -99,12 +99,12 @@ def _find(store: Store, name: str, index: Sequence[int], iteration: int) -> Plac
 
 
 def _range(store: Store) -> str:
-    ((first, last),) = store.query("SELECT min(iteration), max(iteration) FROM current_iterations")
-    if first is None:
+    span = store.span()
+    if span is None:
         return "; nothing was recorded"
     every = store.manifest().get("audit", {}).get("every", 1)
     steps = f", each {every}th" if every > 1 else ""
-    return f"; there are {first} to {last}{steps}"
+    return f"; there are {span[0]} to {span[1]}{steps}"
 
 
 def _probed(store: Store, place: Place) -> Dict[str, np.float32]:

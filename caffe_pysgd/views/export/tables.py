@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Iterator, List, NamedTuple, Tuple
 
 from caffe_pysgd.audit.schema import COLUMNS
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.errors import UserError
 
 _OF_SESSIONS = ("sessions", "parameters")  # all are given; there are no current ones among them
-_ROWS = 50_000
 
 
 class ExportedTable(NamedTuple):
@@ -36,15 +33,7 @@ def batches(store: Store, table: ExportedTable) -> Iterator[List[Tuple[Any, ...]
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        cursor = store.connection.execute(table.sql)
-        while True:
-            rows = cursor.fetchmany(_ROWS)
-            if not rows:
-                return
-            yield rows
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{store.path}: cannot be read as an audit: {error}") from error
+    return store.batches(table.sql)
 
 
 def _table(name: str) -> ExportedTable:

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.audit.series import Series
 from caffe_pysgd.views.report.gathering import RunRecord
-from caffe_pysgd.views.report.thinning import Series
 
 _HOSTS: Dict[Any, str] = {
     "in-net": ", inside an unmodified caffe train",

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 
+from caffe_pysgd.audit.series import Points, Series, current_iterations
 from caffe_pysgd.audit.store import FIGURES, RecordedParameter, Session, Store
-from caffe_pysgd.views.report.thinning import Points, Series, current_iterations
 
 SCALARS = (
     "rate",

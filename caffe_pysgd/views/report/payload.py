@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
+from caffe_pysgd.audit.series import Series
 from caffe_pysgd.views.report.gathering import ParameterRecord, RunRecord
-from caffe_pysgd.views.report.thinning import Series
 
 
 def payload(records: Sequence[RunRecord]) -> str:

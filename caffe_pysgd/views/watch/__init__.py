@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from caffe_pysgd.audit.series import Points, current_iterations
 from caffe_pysgd.audit.store import DEFAULT_NAME, RecordedParameter, Store
-from caffe_pysgd.errors import UserError
-from caffe_pysgd.views.report.thinning import Points, current_iterations
 from caffe_pysgd.views.watch.frame import frame, waiting_frame
 
 LOSS_POINTS = 40
@@ -108,12 +106,12 @@ def read(store: Store) -> Reading:
     """
     manifest = store.manifest()
     session = store.sessions()[-1]
-    last_row = _rows(store, "iterations", "iteration = (SELECT max(iteration) FROM t)")
+    last_row = store.newest("iterations", session.session)
     last = last_row[0] if last_row else {}
     points = Points(*current_iterations(store), LOSS_POINTS)
     series = points.read(store, "iterations", ["loss", "smoothed_loss"]).get((), {})
     losses = [s.last for s in (series.get("smoothed_loss"), series.get("loss")) if s]
-    at, parameters = _parameters(store)
+    at, parameters = _parameters(store, session.session)
     return Reading(
         path=store.path,
         session=session.session,
@@ -138,26 +136,12 @@ def read(store: Store) -> Reading:
     )
 
 
-def _rows(store: Store, table: str, where: str) -> List[Dict[str, Any]]:
-    """Return rows of the last session; ``t`` in the condition is that session's part."""
-    try:
-        cursor = store.connection.execute(
-            f"WITH t AS (SELECT * FROM {table} WHERE session = (SELECT max(session) FROM sessions))"
-            f" SELECT * FROM t WHERE {where}"
-        )
-    except sqlite3.DatabaseError as error:
-        raise UserError(f"{store.path}: cannot be read as an audit: {error}") from error
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row)) for row in cursor]
-
-
-def _parameters(store: Store) -> Tuple[Optional[int], List[ParameterNow]]:
-    newest = "iteration = (SELECT max(iteration) FROM t)"
-    updates = {row["parameter"]: row for row in _rows(store, "updates", newest)}
+def _parameters(store: Store, session: int) -> Tuple[Optional[int], List[ParameterNow]]:
+    updates = {row["parameter"]: row for row in store.newest("updates", session)}
     if not updates:
         return None, []
     figures: Dict[int, Dict[str, Dict[str, Any]]] = {}
-    for row in _rows(store, "figures", newest):
+    for row in store.newest("figures", session):
         figures.setdefault(row["parameter"], {})[row["quantity"]] = row
     known = [p for p in store.parameters() if p.parameter in updates]
     at = next(iter(updates.values()))["iteration"]

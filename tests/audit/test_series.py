@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers.audits import write_audit, write_sessions
 
+from caffe_pysgd.audit.series import Points, current_iterations
 from caffe_pysgd.audit.store import FIGURES, Store
-from caffe_pysgd.views.report.thinning import Points, current_iterations
 
 RESUMED = [
     dict(iterations=70, ended=None),
