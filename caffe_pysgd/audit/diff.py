@@ -178,8 +178,10 @@ def divergences(names: List[str], a: Dict[Key, Any], b: Dict[Key, Any]) -> List[
 
 
 def _importance(key: Key) -> Tuple[int, bool, int, str]:
-    """Sort what is of a parameter before what is of all, figures before what was asked for beside
-    them, and both in the order of the update. Another rate explains all the rest.
+    """Return a key to sort by: what explains most comes first.
+
+    That is the rate, then the parameters in Caffe's order, each in the order of the update, with
+    statistics before probes and histograms; then what is of the whole net.
     """
     number, what = key
     if what == "rate":

@@ -134,8 +134,9 @@ class _Segment:
         self.difference: Optional[Difference] = None
 
     def run(self, advance: Callable[[int], None]) -> None:
-        """Train again and compare, from the nearest snapshot; where that differs, from the start:
-        a layer of the user's own may have a memory that no snapshot has.
+        """Train again and compare, from the nearest snapshot; where that differs, from the start.
+
+        A layer of the user's own may have a memory that no snapshot has.
         """
         skipped = self._attempt(self._first, advance)
         if self.difference and skipped:

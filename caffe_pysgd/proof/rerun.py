@@ -92,8 +92,11 @@ class Retraining:
             )
 
     def train(self, stop: int, updated: Callable[[int], bool]) -> None:
-        """Train up to an iteration; after each update ``updated`` hears which, and says whether to
-        go on.
+        """Train up to an iteration.
+
+        Args:
+            stop: the iteration.
+            updated: called after each update with its iteration; returns whether to go on.
         """
         done = self.solver.iter
 

@@ -32,6 +32,7 @@ def marks_at(n, work):
 
 
 def settling(exponent: float) -> Any:
+    """Return a function that asks libm for the marked powers with this exponent."""
     exponent32 = F(exponent)
 
     @njit(**_OPTIONS)

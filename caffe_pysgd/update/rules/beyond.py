@@ -67,7 +67,9 @@ class AdamW(UpdateRule):
 
 
 class AMSGrad(UpdateRule):
-    """Reddi, Kale, Kumar, "On the convergence of Adam and beyond", ICLR 2018, with Adam's bias
+    """AMSGrad: Adam whose second moment never falls.
+
+    Reddi, Kale, Kumar, "On the convergence of Adam and beyond", ICLR 2018, with Adam's bias
     correction (``torch.optim.Adam(amsgrad=True)``).
     """
 
@@ -100,8 +102,9 @@ class NAdam(UpdateRule):
 
 
 class Adamax(UpdateRule):
-    """Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, section 7.1: Adam with
-    the infinity norm.
+    """Adamax: Adam with the infinity norm.
+
+    Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, section 7.1.
     """
 
     name = "adamax"
@@ -116,9 +119,9 @@ class Adamax(UpdateRule):
 
 
 class LARS(UpdateRule):
-    """Layer-wise adaptive rates: You, Gitman, Ginsburg, "Large batch training of convolutional
-    networks", arXiv 1708.03888.
+    """Layer-wise adaptive rates.
 
+    You, Gitman, Ginsburg, "Large batch training of convolutional networks", arXiv 1708.03888.
     Each parameter's rate is scaled by ``trust_coefficient |w| / |g + decay w|`` (``optax.lars``;
     the paper divides by ``|g| + decay |w|``, the same without decay). The rate is inside the
     history.
@@ -137,8 +140,10 @@ class LARS(UpdateRule):
 
 
 class Lamb(UpdateRule):
-    """You et al., "Large batch optimization for deep learning: training BERT in 76 minutes",
-    ICLR 2020: AdamW whose step is as long as the parameter's norm.
+    """LAMB: AdamW whose step is as long as the parameter's norm.
+
+    You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR
+    2020.
     """
 
     name = "lamb"
@@ -152,8 +157,9 @@ class Lamb(UpdateRule):
 
 
 class Lion(UpdateRule):
-    """The sign of an interpolated momentum, with decoupled decay: Chen et al., "Symbolic discovery
-    of optimization algorithms", arXiv 2302.06675.
+    """Lion: the sign of an interpolated momentum, with decoupled decay.
+
+    Chen et al., "Symbolic discovery of optimization algorithms", arXiv 2302.06675.
     """
 
     name = "lion"

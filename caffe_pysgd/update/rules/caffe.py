@@ -33,8 +33,10 @@ class SGD(UpdateRule):
 
 
 class Nesterov(UpdateRule):
-    """Nesterov's accelerated gradient, in the form of Sutskever et al., "On the importance of
-    initialization and momentum in deep learning", ICML 2013 (Caffe's ``nesterov_solver.cpp``).
+    """Nesterov's accelerated gradient (Caffe's ``nesterov_solver.cpp``).
+
+    In the form of Sutskever et al., "On the importance of initialization and momentum in deep
+    learning", ICML 2013.
     """
 
     name = "nesterov"
@@ -51,8 +53,10 @@ class Nesterov(UpdateRule):
 
 
 class AdaGrad(UpdateRule):
-    """Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic
-    optimization", JMLR 2011 (Caffe's ``adagrad_solver.cpp``).
+    """AdaGrad (Caffe's ``adagrad_solver.cpp``).
+
+    Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic
+    optimization", JMLR 2011.
     """
 
     name = "adagrad"
@@ -101,8 +105,9 @@ class RMSProp(UpdateRule):
 
 
 class AdaDelta(UpdateRule):
-    """Zeiler, "ADADELTA: an adaptive learning rate method", arXiv 1212.5701
-    (Caffe's ``adadelta_solver.cpp``).
+    """AdaDelta (Caffe's ``adadelta_solver.cpp``).
+
+    Zeiler, "ADADELTA: an adaptive learning rate method", arXiv 1212.5701.
     """
 
     name = "adadelta"
@@ -128,8 +133,10 @@ class AdaDelta(UpdateRule):
 
 
 class Adam(UpdateRule):
-    """Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, in the form before its
-    section 2.1 (``delta`` is the paper's epsilon hat; Caffe's ``adam_solver.cpp``).
+    """Adam (Caffe's ``adam_solver.cpp``).
+
+    Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, in the form at the end of
+    its section 2: ``delta`` is the paper's epsilon hat.
     """
 
     name = "adam"
