@@ -20,6 +20,7 @@ from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
+from caffe_pysgd.stock.protocols import Blob, Net
 from caffe_pysgd.stock.prototxt import to_text
 
 Source = Union[str, Path, Any]
@@ -58,13 +59,13 @@ def neutral_files(run: Run, directory: Path) -> Path:
     return solver_path
 
 
-def learnable_blobs(run: Run, net: Any) -> List[Any]:
+def learnable_blobs(run: Run, net: Net) -> List[Blob]:
     """Return the blobs of the run's learnable parameters, in Caffe's order."""
     layers = dict(zip(net._layer_names, net.layers))
     return [layers[p.layer].blobs[p.index] for p in run.parameters]
 
 
-def outputs(net: Any) -> List[Tuple[str, np.float32, float]]:
+def outputs(net: Net) -> List[Tuple[str, np.float32, float]]:
     """Return the net's outputs, value by value: name, value, loss weight."""
     names, blobs, weights = net._blob_names, net._blobs, net._blob_loss_weights
     return [

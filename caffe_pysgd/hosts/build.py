@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Values
 from caffe_pysgd.update import (
     NATIVE_NAMES,
     HyperParameters,
@@ -25,7 +26,7 @@ States = List[Dict[str, np.ndarray]]
 
 def build_updater(
     settings: UpdateSettings,
-    blobs: Sequence[Any],
+    blobs: Sequence[Values],
     states: Optional[States] = None,
     observers: Sequence[Observer] = (),
     clears_diffs: bool = False,

@@ -10,6 +10,7 @@ import numpy as np
 
 from caffe_pysgd.hosts.backend import outputs
 from caffe_pysgd.hosts.losses import Losses, NetLoss, Scores
+from caffe_pysgd.stock.protocols import Net
 
 
 class CaffesLoop:
@@ -37,7 +38,7 @@ class CaffesLoop:
             self._watch_test(this, number, net, scores, last)
 
     @staticmethod
-    def _watch_test(this: Any, number: int, net: Any, scores: Scores, last: int) -> None:
+    def _watch_test(this: Any, number: int, net: Net, scores: Scores, last: int) -> None:
         def after_forward(layer: int) -> None:
             if layer == last:
                 _told(this, "_tested_batch", number, scores)

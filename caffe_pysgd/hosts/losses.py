@@ -6,6 +6,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
 
+from caffe_pysgd.stock.protocols import Blob, Net
 from caffe_pysgd.update.kernels import Kernels
 
 F = np.float32
@@ -90,7 +91,7 @@ class Losses:
 
 
 @as_silent_as_c
-def layer_loss(tops: Sequence[Any], weights: Sequence[float], kernels: Optional[Kernels]) -> Any:
+def layer_loss(tops: Sequence[Blob], weights: Sequence[float], kernels: Optional[Kernels]) -> Any:
     """Return what a layer adds to the loss, as ``Layer::Forward``: tops times loss weights."""
     loss = F(0)
     for top, weight in zip(tops, weights):
@@ -111,7 +112,7 @@ class NetLoss:
         last: the number of the net's last layer.
     """
 
-    def __init__(self, net: Any, kernels: Kernels) -> None:
+    def __init__(self, net: Net, kernels: Kernels) -> None:
         self._kernels = kernels
         blobs, weights = net._blobs, net._blob_loss_weights
         self.last = len(net.layers) - 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.stock.protocols import Blob
 from caffe_pysgd.update import Parameter, Updater
 
 
@@ -21,7 +22,7 @@ class Memory:
         blobs: the learnable parameters' blobs, in Caffe's order.
     """
 
-    def __init__(self, updater: Updater, blobs: Sequence[Any]) -> None:
+    def __init__(self, updater: Updater, blobs: Sequence[Blob]) -> None:
         self._kernels, self._parameters, self._blobs = updater.kernels, updater.parameters, blobs
         self._places = [(0, 0, 0)] * len(blobs)
         self._kernels.pin(array for state in updater.states for array in state.values())

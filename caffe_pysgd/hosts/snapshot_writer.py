@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state
 from caffe_pysgd.update import NATIVE_NAMES, Updater
 
 
-def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Tuple[Path, Path]:
+def write_snapshot(run: Run, net: Net, updater: Updater, iteration: int) -> Tuple[Path, Path]:
     """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return both.
 
     Raises:
@@ -46,7 +47,7 @@ def write_snapshot(run: Run, net: Any, updater: Updater, iteration: int) -> Tupl
     return model, state
 
 
-def _check_space(run: Run, net: Any, path: Path) -> None:
+def _check_space(run: Run, net: Net, path: Path) -> None:
     """Check that a model can be written whole: Caffe aborts the process, or does not notice.
 
     Raises:

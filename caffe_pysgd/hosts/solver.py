@@ -34,6 +34,7 @@ from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import set_field
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters
 from caffe_pysgd.update.policies import caffe as lr_policies
@@ -275,7 +276,7 @@ class Solver:
         """Ask this function after every iteration and every test batch whether to go on."""
         self._requested_action = requested_action
 
-    def share_weights(self, net: Any) -> None:
+    def share_weights(self, net: Net) -> None:
         """Let another net use this one's weights."""
         net.share_with(self.net)
 
@@ -306,7 +307,7 @@ class Solver:
 
     # -- the pieces of the loop -------------------------------------------------------------------
 
-    def _forward(self, net: Any) -> float:
+    def _forward(self, net: Net) -> float:
         loss: float = net._forward(0, len(net.layers) - 1)
         return loss
 

@@ -37,6 +37,7 @@ from caffe_pysgd.run.settings import (
 )
 from caffe_pysgd.run.start import check_native_snapshot, check_snapshot
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.snapshots import SolverState, read_model
 from caffe_pysgd.stock.solver_file import replace_train_net
@@ -282,7 +283,7 @@ def _tests_at(param: Any, iteration: int) -> bool:
     return due and (iteration > 0 or param.test_initialization)
 
 
-def _forward(net: Any) -> None:
+def _forward(net: Net) -> None:
     net._forward(0, len(net.layers) - 1)
 
 

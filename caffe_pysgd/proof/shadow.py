@@ -17,6 +17,7 @@ from caffe_pysgd.proof.live_solver import solver_parameter
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Blob, Net, Solver
 from caffe_pysgd.stock.snapshots import read_solver_state
 from caffe_pysgd.update import Parameter
 from caffe_pysgd.update.bits import Comparison, compare
@@ -135,7 +136,7 @@ class Shadow:
         updater: the prediction, with parameters and history of its own, and with observers.
     """
 
-    def __init__(self, solver: Any, run: Run, snapshot: Optional[PathLike] = None) -> None:
+    def __init__(self, solver: Solver, run: Run, snapshot: Optional[PathLike] = None) -> None:
         self.run = run
         self._solver = weakref.ref(solver)
         self._blobs = _blobs(run, solver.net)
@@ -250,7 +251,7 @@ class Shadow:
             if not settings.statistic:  # BatchNorm writes those by itself, in forward
                 yield parameter, blob
 
-    def _stage(self, parameter: Parameter, blob: Any, diffs_are_cleared: bool) -> str:
+    def _stage(self, parameter: Parameter, blob: Blob, diffs_are_cleared: bool) -> str:
         if not self._pending:
             return "between iterations"
         if self._other_rate:
@@ -274,7 +275,7 @@ class Shadow:
             self.departure = departure
             pycaffe.compiled().log(f"caffe-pysgd: shadow: {departure}")
 
-    def _living(self) -> Any:
+    def _living(self) -> Solver:
         solver = self._solver()
         if solver is None:
             raise UserError("the solver that this shadow watched is gone")
@@ -290,7 +291,7 @@ def _call(this: weakref.ReferenceType[Shadow], method: Callable[[Shadow], None])
     return callback
 
 
-def _blobs(run: Run, net: Any) -> List[Any]:
+def _blobs(run: Run, net: Net) -> List[Blob]:
     """Return the learnable parameters' blobs, if the net is the one that the run describes."""
     names = list(net._layer_names)
     missing = [p.name for p in run.parameters if p.layer not in names]

@@ -16,6 +16,7 @@ from google.protobuf.internal import encoder
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshot_names import HDF5_SUFFIX as _HDF5
 from caffe_pysgd.stock.snapshot_names import snapshot_names as snapshot_names
 
@@ -232,7 +233,7 @@ def _is_legacy(blob: Any) -> bool:
     return any(blob.HasField(field) for field in _OLD_SHAPE)
 
 
-def add_diffs(path: Path, net: Any) -> None:
+def add_diffs(path: Path, net: Net) -> None:
     """Add to a model what ``snapshot_diff`` adds: the diff of every blob of a pycaffe net."""
     layers = list(zip(net._layer_names, net.layers))
     if is_hdf5(path):

@@ -9,13 +9,14 @@ another, so the take-over that the hook begins is the one that the next seal com
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.fatal import speaks_before_it_dies
 from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Blobs
 
 _caffe: Any = pycaffe.compiled()
 
@@ -26,7 +27,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
     """The first layer: its backward is the update."""
 
     @speaks_before_it_dies
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.take_over = TakeOver(UpdateSettings.from_json(self.param_str), self)
         TakeOver.begun = self.take_over
         self.blobs.add_blob(1)
@@ -35,12 +36,12 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
             self.take_over.add_state_blobs()
 
     @speaks_before_it_dies
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for index in range(len(top)):  # pycaffe cannot iterate over these
             top[index].reshape(1)
 
     @speaks_before_it_dies
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[LOSS].data[...] = 0
         take_over = self.take_over
         if take_over.updater is None:
@@ -49,7 +50,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
             take_over.recording.pass_begins(first=not self.blobs[0].diff[0])
 
     @speaks_before_it_dies
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         take_over = self.take_over
         if take_over.recording:
             take_over.recording.losses.pass_ends()
@@ -63,13 +64,13 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
 class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]
     """A layer without tops and bottoms: it has nothing to do but its setup."""
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass
 
 
@@ -77,7 +78,7 @@ class Parameters(_AsideOfTheData):
     """The last layer but one: shares every learnable parameter, by name."""
 
     @speaks_before_it_dies
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         take_over = TakeOver.begun
         if take_over is None:
             raise UserError("the net has a parameters layer but no hook; inject the net anew")
@@ -91,7 +92,7 @@ class Seal(_AsideOfTheData):
     """The last layer: completes the take-over once the net has registered its parameters."""
 
     @speaks_before_it_dies
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         take_over, TakeOver.begun = TakeOver.begun, None
         if take_over is None or not take_over.blobs:
             raise UserError("the net has a seal but no hook or parameters; inject the net anew")

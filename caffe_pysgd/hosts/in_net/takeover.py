@@ -24,6 +24,7 @@ from caffe_pysgd.run.settings import (
     unpack_header,
 )
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Blob
 from caffe_pysgd.update import Updater
 
 _caffe: Any = pycaffe.compiled()
@@ -39,7 +40,7 @@ class TakeOver:
         self.hook = hook
         self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
-        self.blobs: List[Any] = []
+        self.blobs: List[Blob] = []
         self.updater: Optional[Updater] = None
         statistics = frozenset(p.name for p in settings.parameters if p.statistic)
         self.figures = UpdateFigures(settings.display, statistics)

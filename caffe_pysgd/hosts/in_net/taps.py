@@ -7,7 +7,7 @@ changes nothing: it has its layer's loss weight, while that layer's own is 0.
 from __future__ import annotations
 
 import json
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from caffe_pysgd.hosts.in_net.recording import InNetRecording
 from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.hosts.losses import Scores, layer_loss
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Blobs
 
 _caffe: Any = pycaffe.compiled()
 
@@ -27,7 +28,7 @@ class Tap(_caffe.Layer):  # type: ignore[name-defined]
     """One layer's tops, on their way out."""
 
     @speaks_before_it_dies
-    def setup(self, bottom: Any, top: Any) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.told = json.loads(self.param_str)
         self.training = self.phase == _TRAIN
         if self.training:
@@ -48,11 +49,11 @@ class Tap(_caffe.Layer):  # type: ignore[name-defined]
         number: int = self.recording.next_net(self.told["layer"], nets)
         return number
 
-    def reshape(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
     @speaks_before_it_dies
-    def forward(self, bottom: Any, top: Any) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.recording is None:
             return
         tops = [top[index] for index in range(len(top))]
@@ -67,5 +68,5 @@ class Tap(_caffe.Layer):  # type: ignore[name-defined]
             outputs = self.told["outputs"][str(self.net_number)]
             self.recording.tested(self.net_number, outputs, dict(zip(self.told["tops"], parts)))
 
-    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         pass  # in place: the diff that the tap passes on is the one it got

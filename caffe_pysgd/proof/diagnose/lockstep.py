@@ -17,6 +17,7 @@ import numpy as np
 from caffe_pysgd.hosts.backend import learnable_blobs
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protocols import Blob, Net, Solver
 
 Arrays = List[np.ndarray]
 Step = Callable[[Any, int], None]
@@ -84,7 +85,7 @@ class Lockstep:
     def gradients_along(self, trail: Trail) -> Trail:
         """Return the gradients that there ought to be at the weights of another loop."""
 
-        def compute(solver: Any, iteration: int) -> None:
+        def compute(solver: Solver, iteration: int) -> None:
             for blob, values in zip(
                 learnable_blobs(self.run, solver.net), trail[iteration].weights
             ):
@@ -112,19 +113,20 @@ class Lockstep:
             trail.append(done)
         return trail
 
-    def _new_solver(self) -> Any:
+    def _new_solver(self) -> Solver:
         tests = {"test_interval": self.iterations + 1} if self.run.solver.test_interval else {}
         alone = self.run.with_solver(
             train_state=self.run.state, test_initialization=False, snapshot=0, display=0, **tests
         )
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
-            return pycaffe.whole().get_solver(str(alone.write_stock(Path(folder))))
+            solver: Solver = pycaffe.whole().get_solver(str(alone.write_stock(Path(folder))))
+            return solver
 
 
 class _Watch:
     """Hears from a net of every forward and backward, whoever calls them."""
 
-    def __init__(self, net: Any, blobs: List[Any]) -> None:
+    def __init__(self, net: Net, blobs: List[Blob]) -> None:
         self._net, self._blobs = net, blobs
         self._last = len(net.layers) - 1
         self._sources = [
@@ -173,7 +175,7 @@ class _Watch:
         return [np.array(getattr(blob, what)).reshape(-1) for blob in self._blobs]
 
 
-def _layers(net: Any) -> List[Layer]:
+def _layers(net: Net) -> List[Layer]:
     return [
         Layer(name, layer.type, list(net._top_ids(number)))
         for number, (name, layer) in enumerate(zip(net._layer_names, net.layers))
