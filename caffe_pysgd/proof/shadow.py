@@ -9,11 +9,10 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple, U
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.hosts.backend import learnable_blobs, resolve_source
 from caffe_pysgd.hosts.build import build_updater
 from caffe_pysgd.hosts.snapshot_writer import adopt_state
-from caffe_pysgd.proof.live_solver import solver_parameter
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
@@ -87,19 +86,19 @@ class ShadowReport:
         return f"{self.departure}\n{summary}" if self.departure else summary
 
 
-def shadow(
-    solver: Any, source: Optional[Any] = None, snapshot: Optional[PathLike] = None
-) -> Shadow:
+def shadow(solver: Any, source: Any, snapshot: Optional[PathLike] = None) -> Shadow:
     """Check a stock solver as it runs; it is not touched::
 
-        monitor = caffe_pysgd.shadow(solver)
+        solver = caffe.get_solver("solver.prototxt")
+        monitor = caffe_pysgd.shadow(solver, "solver.prototxt")
         solver.step(100)
         print(monitor.check())
 
     Args:
         solver: a native pycaffe solver of any type. Attach the shadow before the first step, or
             right after ``solver.restore``.
-        source: the solver file or YAML to predict by; the solver's own settings if not given.
+        source: the solver file, YAML or ``SolverParameter`` to predict by; pycaffe does not show
+            all of a solver's own settings.
         snapshot: the ``.solverstate`` that the solver was restored from, for its history.
 
     Returns:
@@ -114,10 +113,9 @@ def shadow(
             "this solver's update is Python's already; the shadow checks a native one, such as "
             "caffe.get_solver(...)"
         )
-    if source is None:
-        run = resolve_source(solver_parameter(solver))
-    else:
-        run = source if isinstance(source, Run) else resolve_source(source)
+    if not isinstance(solver, pycaffe.compiled().Solver):
+        raise SettingError("solver", solver, "a solver of pycaffe's")
+    run = source if isinstance(source, Run) else resolve_source(source)
     run.refuse_beyond_caffe()
     return Shadow(solver, run, snapshot)
 

@@ -98,23 +98,10 @@ def test_caffes_own_apply_update_is_exact(workdir: Path) -> None:
     )
 
 
-def test_a_live_solver_lends_its_settings_and_is_not_touched(workdir: Path) -> None:
-    solver = caffe.get_solver(str(write_solver(workdir, momentum=0)))
-    before = {name: values.tobytes() for name, values in weights_of(solver).items()}
-
-    def step(net: Any) -> None:
-        net.clear_param_diffs()
-        net.forward()
-        net.backward()
-        for blobs in net.params.values():
-            for blob in blobs:
-                blob.data[...] -= np.float32(0.01) * blob.diff
-
-    verdict = caffe_pysgd.diagnose(solver, step=step, iterations=3)
-    assert verdict.keys == [("lr_mult_ignored",), ("decay_missing",)]
-    assert verdict.iterations == 3
-    assert before == {name: values.tobytes() for name, values in weights_of(solver).items()}
-    assert solver.iter == 0
+def test_a_solver_in_place_of_its_file_is_refused(workdir: Path) -> None:
+    solver = caffe.get_solver(str(write_solver(workdir)))
+    with pytest.raises(UserError, match="give its solver file"):
+        caffe_pysgd.diagnose(solver, step=lambda solver: None)
 
 
 @pytest.mark.parametrize("name, momentum, kind, keys", [

@@ -15,9 +15,7 @@ from helpers.solvers import snapshot_name, weights_of
 
 import caffe_pysgd
 from caffe_pysgd import UserError
-from caffe_pysgd.proof.live_solver import solver_parameter
 from caffe_pysgd.proof.shadow import Shadow
-from caffe_pysgd.stock.solver_file import read_solver
 
 EVERYTHING = {
     "weight_decay": 0.02, "clip_gradients": 2, "iter_size": 2,
@@ -27,7 +25,7 @@ EVERYTHING = {
 
 def watched(path: Path) -> Tuple[Any, Shadow]:
     solver = caffe.get_solver(str(path))
-    return solver, caffe_pysgd.shadow(solver)
+    return solver, caffe_pysgd.shadow(solver, path)
 
 
 @pytest.mark.parametrize("net", ["normalized", "shared"])
@@ -135,13 +133,13 @@ def test_it_goes_on_from_a_snapshot(workdir: Path) -> None:
     solver = caffe.get_solver(str(path))
     solver.restore(str(state))
     with pytest.raises(UserError, match=r"at iteration 4 and its history is not known"):
-        caffe_pysgd.shadow(solver)
-    monitor = caffe_pysgd.shadow(solver, snapshot=state)
+        caffe_pysgd.shadow(solver, path)
+    monitor = caffe_pysgd.shadow(solver, path, snapshot=state)
     solver.step(4)
     report = monitor.check()
     assert (report.differ, report.departure, report.iterations) == (0, None, 4)
     with pytest.raises(UserError, match="is of iteration 4, the solver is at 8"):
-        caffe_pysgd.shadow(solver, snapshot=state)
+        caffe_pysgd.shadow(solver, path, snapshot=state)
 
 
 def test_a_restore_that_it_was_not_told_of_ends_it(workdir: Path) -> None:
@@ -159,20 +157,12 @@ def test_a_restore_that_it_was_not_told_of_ends_it(workdir: Path) -> None:
     assert (report.differ, report.iterations) == (0, 4)
 
 
-def test_the_settings_of_a_live_solver_are_those_of_its_file(workdir: Path) -> None:
-    path = write_solver(workdir, type="Nesterov", **EVERYTHING)
-    found, expected = solver_parameter(caffe.get_solver(str(path))), read_solver(path)
-    for message in (found, expected):
-        message.ClearField("train_state")
-    assert found == expected
-
-
 def test_what_is_no_native_solver_is_refused(workdir: Path) -> None:
     path = write_solver(workdir)
     with pytest.raises(UserError, match="update is Python's already"):
-        caffe_pysgd.shadow(caffe_pysgd.take_over(path))
-    with pytest.raises(UserError, match="a solver of pycaffe's is wanted, found str"):
-        caffe_pysgd.shadow(str(path))
+        caffe_pysgd.shadow(caffe_pysgd.take_over(path), path)
+    with pytest.raises(UserError, match="expected a solver of pycaffe's"):
+        caffe_pysgd.shadow(str(path), path)
     other = write_solver(workdir, NETS["shared"], name="other")
     with pytest.raises(UserError, match="describes another net: the solver's has no left/0"):
         caffe_pysgd.shadow(caffe.get_solver(str(path)), source=other)
@@ -185,6 +175,7 @@ def test_neither_keeps_the_other_alive(workdir: Path) -> None:
     gc.collect()
     assert there() is None
     solver.step(1)
-    monitor = caffe_pysgd.shadow(caffe.get_solver(str(write_solver(workdir))))
+    path = write_solver(workdir)
+    monitor = caffe_pysgd.shadow(caffe.get_solver(str(path)), path)
     with pytest.raises(UserError, match="is gone"):
         monitor.check()

@@ -16,7 +16,6 @@ from caffe_pysgd.proof.diagnose.needs import unmet
 from caffe_pysgd.proof.diagnose.search import Explanation, Search
 from caffe_pysgd.proof.diagnose.steps import UserStep, make_step
 from caffe_pysgd.proof.diagnose.verdict import Drift, Named, Verdict, far
-from caffe_pysgd.proof.live_solver import solver_parameter
 from caffe_pysgd.proof.verify import seeded
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.update.bits import compare
@@ -38,8 +37,8 @@ def diagnose(
         print(caffe_pysgd.diagnose("solver.prototxt", step=step))
 
     Args:
-        solver: the solver file, a YAML, or a pycaffe solver whose settings are taken; it is not
-            touched, the loop gets solvers of its own.
+        solver: the solver file, a YAML, or a ``SolverParameter``; the loop gets solvers of its
+            own.
         step: does one iteration, update included, on the solver that it is given. It is called as
             ``step(solver)``, as ``step(net)`` if its argument has that name, and with the number of
             the iteration as well if it takes two. A generator function does an iteration up to each
@@ -59,12 +58,11 @@ def diagnose(
 
 
 def _resolve(solver: Any) -> Run:
-    if isinstance(solver, Run):
-        run = solver
-    elif hasattr(solver, "net") and hasattr(solver, "apply_update"):
-        run = resolve_source(solver_parameter(solver))
-    else:
-        run = resolve_source(solver)
+    if hasattr(solver, "apply_update"):
+        raise UserError(
+            "diagnose: got a solver, whose settings pycaffe does not show; give its solver file"
+        )
+    run = solver if isinstance(solver, Run) else resolve_source(solver)
     run.refuse_beyond_caffe()
     return seeded(run)
 
