@@ -1,7 +1,8 @@
-"""Writing files so that a crash never leaves half of one under its real name."""
+"""Writing files so that a crash never leaves half of one, and no two runs write into one folder."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -17,7 +18,8 @@ from caffe_pysgd.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a place beside ``path`` to write to, and rename it into place once that went well.
 
-    Its folder is made if need be.
+    Its folder is made if need be. A link stays a link. What is no regular file, such as a device or
+    a pipe, gets the content and stays what it is.
 
     Raises:
         UserError: it cannot be written; what was there stays as it was.
@@ -25,6 +27,13 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; a file is to be written there")
+        if path.exists() and not path.is_file():
+            with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+                beside = Path(directory, path.name)
+                yield beside
+                path.write_bytes(beside.read_bytes())
+            return
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.fchmod(handle, 0o666 & ~umask())
@@ -37,6 +46,33 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def lock_folder(folder: Path) -> int:
+    """Make a folder and lock it against other runs; return the descriptor that holds the lock.
+
+    The lock lasts until the descriptor is closed or the process ends, and goes along with an exec.
+
+    Raises:
+        UserError: another run is in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.set_inheritable(descriptor, True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be used: {_reason(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"{folder}: another run is writing into it; wait for it to end, or give this run "
+            "another folder (run_dir, or --run-dir D)"
+        ) from error
+    except OSError:
+        pass  # a file system without locks: nothing can be known there
+    return descriptor
 
 
 def write_whole(contents: Mapping[Path, str]) -> None:

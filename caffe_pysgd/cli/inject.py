@@ -21,6 +21,7 @@ from caffe_pysgd.cli.options import (
     stages_of,
 )
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.in_net.inject import write_injected
 from caffe_pysgd.run.resolve import resolve
 
@@ -43,8 +44,10 @@ def inject(
     if directory is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
     audit = plan_audit(run, own_folder(directory))
+    lock = lock_folder(directory)
     solver = write_injected(run, directory, audit=audit)
     write_manifest(run, audit)
+    os.close(lock)
     command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
     click.echo(_path_prefix() + shlex.join(command))
 

@@ -22,6 +22,7 @@ from caffe_pysgd.cli.options import (
     start_options,
 )
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
@@ -71,9 +72,11 @@ def solve(
     run = resolve(source, iterations, level, stages_of(stage))
     run = start_from(run, snapshot, weights)
     directory = run_dir or default_run_dir(run)
-    if run_dir or run.configuration.run_dir:
-        run.write_stock(own_folder(directory))
+    own = own_folder(directory) if run_dir or run.configuration.run_dir else None
     audit = plan_audit(run, directory, always=True)
+    lock_folder(directory)  # for as long as this process lives
+    if own:
+        run.write_stock(own)
     with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name

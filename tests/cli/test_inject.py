@@ -109,8 +109,8 @@ def test_a_run_dir_that_cannot_be_made_is_refused(cli: Any, workdir: Path) -> No
         "Invalid value for '--run-dir': Directory 'file' is a file."
     )
     assert failure(cli("inject", "solver.prototxt", "--run-dir=file/d")) == (
-        "file/d/net.prototxt: cannot be written: Not a directory"
+        "file/d: cannot be used: Not a directory"
     )
     assert failure(cli("inject", "solver.prototxt", "--run-dir=/proc/d")) == (
-        "/proc/d/net.prototxt: cannot be written: No such file or directory"
+        "/proc/d: cannot be used: No such file or directory"
     )
