@@ -14,11 +14,10 @@ from caffe_pysgd.audit.store import DEFAULT_NAME
 from caffe_pysgd.errors import SettingError, one_of
 from caffe_pysgd.files import write_json
 from caffe_pysgd.run.configuration import AuditOptions, ProbeOptions
+from caffe_pysgd.run.outputs import MANIFEST, inside
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.stock.prototxt import to_text
-
-MANIFEST_NAME = "manifest.json"
 
 
 def default_run_dir(run: Run) -> Path:
@@ -41,13 +40,14 @@ def plan_audit(run: Run, directory: Path, always: bool = False) -> Optional[Audi
     options = run.configuration.audit
     if options is None and not always:
         return None
-    file = directory / (options.file if options else DEFAULT_NAME)
+    name = options.file if options else DEFAULT_NAME
+    file = inside(directory, "audit.file", name, run.source)
     refuse_if_locked(file)
     solver = run.solver
     weights_every = options.weights_every if options else None
     return AuditSettings(
         file=str(file),
-        manifest=str(file.with_name(MANIFEST_NAME)),
+        manifest=str(directory / MANIFEST),
         every=options.every if options else 0,
         histograms=options.histograms if options else 0,
         probes=_probes(run, options),

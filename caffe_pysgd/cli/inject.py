@@ -15,7 +15,6 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
-    own_folder,
     run_dir_option,
     source_argument,
     stages_of,
@@ -23,6 +22,7 @@ from caffe_pysgd.cli.options import (
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.in_net.inject import write_injected
+from caffe_pysgd.run.outputs import own_folder
 from caffe_pysgd.run.resolve import resolve
 
 

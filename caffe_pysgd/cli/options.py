@@ -60,22 +60,6 @@ def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def own_folder(directory: Path) -> Path:
-    """Return a folder to write the injected files into.
-
-    Raises:
-        UserError: a file there that would be replaced was not written by caffe-pysgd, such as the
-            very file that is being injected.
-    """
-    for path in (directory / "solver.prototxt", directory / "net.prototxt"):
-        if path.is_file() and not path.read_bytes().startswith(b"# Written by caffe-pysgd"):
-            raise UserError(
-                f"{path}: would be replaced, and caffe-pysgd did not write it; give another "
-                "folder with --run-dir D"
-            )
-    return directory
-
-
 def stages_of(stage: str) -> Tuple[str, ...]:
     """Return the stages in a ``--stage`` flag."""
     return tuple(stage.split(",")) if stage else ()

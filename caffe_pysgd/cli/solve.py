@@ -16,7 +16,6 @@ from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_options,
-    own_folder,
     run_dir_option,
     stages_of,
     start_options,
@@ -24,6 +23,7 @@ from caffe_pysgd.cli.options import (
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
+from caffe_pysgd.run.outputs import own_folder
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import start_from
