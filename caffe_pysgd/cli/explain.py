@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.cli.options import json_option
+from caffe_pysgd.cli.options import ITERATION, json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import write_json
@@ -25,7 +25,7 @@ from caffe_pysgd.proof.explain.lookup import find_element
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--param", metavar="P", required=True, help="The parameter, such as conv1/0.")
 @click.option("--index", metavar="I,J,...", required=True, help="Which of its values.")
-@click.option("--iteration", metavar="N", type=click.IntRange(0), required=True)
+@click.option("--iteration", metavar="N", type=ITERATION, required=True)
 @json_option("Also as JSON.")
 def explain(file: Path, param: str, index: str, iteration: int, json_path: Optional[Path]) -> None:
     """Show how one weight got its new value, from its gradient on.

@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Sequence
 
 import click
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import UserError, nearest
 
 
 class LazyGroup(click.Group):
@@ -24,6 +24,13 @@ class LazyGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> List[str]:
         return list(self._names)
+
+    def resolve_command(self, context: click.Context, arguments: List[str]) -> Any:
+        name = arguments[0]
+        if name not in self._names and not name.startswith("-"):
+            hint = nearest(name, self._names) or f"; expected one of {', '.join(self._names)}"
+            context.fail(f"No such command '{name}'{hint}")
+        return super().resolve_command(context, arguments)
 
     def get_command(self, context: click.Context, name: str) -> Optional[click.Command]:
         if name not in self._names:

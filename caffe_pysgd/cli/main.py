@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -66,8 +67,20 @@ def main() -> NoReturn:
         sys.exit(130)
     except OSError as error:
         _fail(f"{error.filename or 'the system says'}: {error.strerror or error}")
+    except Exception as error:
+        if os.environ.get("CAFFE_PYSGD_TRACEBACK"):
+            raise
+        _fail(
+            f"{type(error).__name__}: {error}; this is a fault of caffe-pysgd: run it again with "
+            "CAFFE_PYSGD_TRACEBACK=1 and report what it says",
+            _OWN_FAULT,
+        )
 
 
-def _fail(message: str) -> NoReturn:
+# EX_SOFTWARE of sysexits.h: 1 means "differs" for verify, compare and check.
+_OWN_FAULT = 70
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
     click.echo(f"caffe-pysgd: {' '.join(message.splitlines())}", err=True)
-    sys.exit(2)
+    sys.exit(code)

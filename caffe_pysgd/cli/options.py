@@ -8,11 +8,34 @@ from typing import Any, Callable, Optional, Tuple
 
 import click
 
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 
 _INT32 = 2**31 - 1
 
+# What Caffe counts in an int.
+ITERATION = click.IntRange(0, _INT32)
+
 source_argument = click.argument("source", metavar="X", type=click.Path(path_type=Path))
+
+
+def source_or_solver(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add X, which may also be given as ``--solver X``, as `caffe train` has it."""
+
+    @functools.wraps(command)
+    def checked(source: Optional[Path], solver: Optional[Path], **others: Any) -> Any:
+        if source is not None and solver is not None:
+            raise UserError("give X or --solver X, not both")
+        source = source or solver
+        if source is None:
+            raise UserError(
+                "need a solver definition to train: give X, a solver.prototxt or a YAML"
+            )
+        return command(source=source, **others)
+
+    kind = click.Path(path_type=Path)
+    checked = click.option("--solver", metavar="X", type=kind, help="The same as X.")(checked)
+    return click.argument("source", metavar="X", required=False, type=kind)(checked)
+
 
 iterations_option = click.option(
     "--iterations",
@@ -40,9 +63,14 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def checked(snapshot: Optional[str], weights: Optional[str], **others: Any) -> Any:
-        if snapshot and weights:
+        if snapshot is not None and weights is not None:
             raise UserError("give --snapshot to resume or --weights to fine-tune, not both")
-        return command(snapshot=snapshot, weights=weights, **others)
+        if snapshot == "":
+            raise SettingError("--snapshot", snapshot, "a .solverstate file")
+        models = [] if weights is None else [model.strip() for model in weights.split(",")]
+        if not all(models):
+            raise SettingError("--weights", weights, ".caffemodel files, separated by commas")
+        return command(snapshot=snapshot, weights=models, **others)
 
     checked = click.option(
         "--weights", metavar="W", help="Start from these .caffemodel weights (W,W,...)."

@@ -17,10 +17,10 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_options,
     run_dir_option,
+    source_or_solver,
     stages_of,
     start_options,
 )
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.outputs import own_folder
@@ -39,8 +39,7 @@ _EFFECT = click.Choice([action.value for action in Action])
 
 
 @click.command()
-@click.argument("source", metavar="X", required=False, type=click.Path(path_type=Path))
-@click.option("--solver", metavar="X", type=click.Path(path_type=Path), help="The same as X.")
+@source_or_solver
 @run_dir_option
 @iterations_option
 @start_options
@@ -49,12 +48,11 @@ _EFFECT = click.Choice([action.value for action in Action])
 @click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
 @net_state_options
 def solve(
-    source: Optional[Path],
-    solver: Optional[Path],
+    source: Path,
     run_dir: Optional[Path],
     iterations: Optional[int],
     snapshot: Optional[str],
-    weights: Optional[str],
+    weights: List[str],
     gpu: Optional[int],
     sigint_effect: str,
     sighup_effect: str,
@@ -66,22 +64,19 @@ def solve(
     The flags, the log and the snapshots are those of `caffe train`, and so are the bits. On a
     terminal a progress bar takes the log's place; GLOG_logtostderr=1 brings it back.
     """
-    source = source or solver
-    if source is None:
-        raise UserError("need a solver definition to train: give X, a solver.prototxt or a YAML")
     run = resolve(source, iterations, level, stages_of(stage))
     run = start_from(run, snapshot, weights)
     directory = run_dir or default_run_dir(run)
     own = own_folder(directory) if run_dir or run.configuration.run_dir else None
     audit = plan_audit(run, directory, always=True)
-    lock_folder(directory)  # for as long as this process lives
-    if own:
-        run.write_stock(own)
     with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
     caffe.init_log(2 if with_bar else quiet, True)
     _choose_device(run, gpu, caffe)
+    lock_folder(directory)  # for as long as this process lives
+    if own:
+        run.write_stock(own)
     python_solver = Solver(run, audit)
     python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
     python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
@@ -109,10 +104,7 @@ def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
         caffe.log("Use CPU.")
         caffe.set_mode_cpu()
         return
-    if not hasattr(caffe.Blob, "_gpu_data_ptr"):
-        raise UserError(
-            "this Caffe was built without GPU support; leave out --gpu and solver_mode: GPU"
-        )
+    pycaffe.require_gpu()
     device = run.solver.device_id if gpu is None else gpu
     caffe.log(f"Using GPUs {device}")
     caffe.set_device(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import List, Optional
 
 import click
 
@@ -15,7 +15,7 @@ from caffe_pysgd.cli.options import (
     net_state_flags,
     net_state_options,
     run_dir_option,
-    source_argument,
+    source_or_solver,
     stages_of,
     start_options,
 )
@@ -32,22 +32,38 @@ from caffe_pysgd.stock.snapshots import is_hdf5
 _OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "run-dir")
 
 
-@click.command()
-@source_argument
+class _PassesOn(click.Command):
+    """A command that leaves what is behind a ``--`` to another program."""
+
+    def parse_args(self, context: click.Context, arguments: List[str]) -> List[str]:
+        if "--" in arguments:
+            dashes = arguments.index("--")
+            arguments, context.meta[_BEHIND] = arguments[:dashes], arguments[dashes + 1 :]
+        return super().parse_args(context, arguments)
+
+    def collect_usage_pieces(self, context: click.Context) -> List[str]:
+        return [*super().collect_usage_pieces(context), "[-- ARGS]"]
+
+
+_BEHIND = f"{__name__}.behind the dashes"
+
+
+@click.command(cls=_PassesOn)
+@source_or_solver
 @run_dir_option
 @iterations_option
 @start_options
 @net_state_options
-@click.argument("arguments", nargs=-1, metavar="[-- ARGS]")
+@click.pass_context
 def train(
+    context: click.Context,
     source: Path,
     run_dir: Optional[Path],
     iterations: Optional[int],
     snapshot: Optional[str],
-    weights: Optional[str],
+    weights: List[str],
     level: int,
     stage: str,
-    arguments: Tuple[str, ...],
 ) -> None:
     """Train X with stock `caffe train`, the update in Python.
 
@@ -55,12 +71,14 @@ def train(
     by `caffe train`: log, signals and exit code are Caffe's own. ARGS go to Caffe as they are, for
     instance `-- --gpu=0 --sigint_effect=snapshot`.
     """
+    arguments: List[str] = context.meta.get(_BEHIND, [])
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage))
     directory = own_folder(run_dir or default_run_dir(run))
-    given = [Path(model.strip()) for model in (weights or "").split(",") if model]
-    models = [check_weights(model, run) for model in given]
+    if "gpu" in map(_flag, arguments):
+        pycaffe.require_gpu()
+    models = [check_weights(Path(model), run) for model in weights]
     state = check_snapshot(Path(snapshot), run) if snapshot else None
     if state:
         models = [state.learned_net]
@@ -79,14 +97,17 @@ def train(
     if snapshot:
         command.append(f"--snapshot={snapshot}")
     if weights:
-        command.append(f"--weights={weights}")
+        command.append(f"--weights={','.join(weights)}")
     sys.stdout.flush()
     os.execve(program, [*command, *arguments], pycaffe.binary_environment())
 
 
-def _refuse_own_flags(arguments: Tuple[str, ...]) -> None:
+def _flag(argument: str) -> str:
+    """Return the name of a flag, as gflags reads it; empty for what is none."""
+    return argument.lstrip("-").split("=")[0] if argument.startswith("-") else ""
+
+
+def _refuse_own_flags(arguments: List[str]) -> None:
     for argument in arguments:
-        flag = argument.lstrip("-").split("=")[0]
-        if argument.startswith("-") and flag in _OWN_FLAGS:
-            mend = "is written by caffe-pysgd" if flag == "solver" else "belongs before the '--'"
-            raise UserError(f"{argument}: {mend}")
+        if _flag(argument) in _OWN_FLAGS:
+            raise UserError(f"{argument}: belongs before the '--'")

@@ -176,24 +176,23 @@ def check_weights(path: Path, run: Run) -> Path:
     return path
 
 
-def start_from(run: Run, snapshot: Optional[str], weights: Optional[str]) -> Run:
+def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run:
     """Return the run as a command line starts it: with its weights, once they were checked.
 
     Args:
         snapshot: a ``.solverstate``, to resume from.
-        weights: ``.caffemodel`` files, separated by commas, to begin with.
+        weights: ``.caffemodel`` files to begin with.
 
     Raises:
         UserError: one of them cannot be used for this run.
     """
     if not snapshot and not weights:
         return run
-    models = [model.strip() for model in weights.split(",")] if weights else []
-    for model in models:
+    for model in weights:
         check_weights(Path(model), run)
     if snapshot:
         check_native_snapshot(Path(snapshot), run)
-    return run.with_solver(weights=models)
+    return run.with_solver(weights=list(weights))
 
 
 def _why_no_state(state: SolverState, model: Model, settings: UpdateSettings) -> str:

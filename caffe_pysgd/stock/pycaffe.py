@@ -106,6 +106,18 @@ def require_python_layer(layer_types: Iterable[str]) -> None:
         )
 
 
+def require_gpu() -> None:
+    """Check that this Caffe was built for GPUs.
+
+    Raises:
+        UserError: it was not, and would abort.
+    """
+    if not hasattr(compiled().Blob, "_gpu_data_ptr"):
+        raise UserError(
+            "this Caffe was built without GPU support; leave out --gpu and solver_mode: GPU"
+        )
+
+
 def library_path() -> str:
     """Return the file through which Caffe's exported C++ symbols are reached."""
     path: str = compiled().__file__

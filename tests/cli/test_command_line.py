@@ -40,9 +40,21 @@ def test_the_version_is_the_packages(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["trian"], "No such command 'trian'."),
+        (["trian"], "No such command 'trian'; did you mean 'train'?"),
+        (["audit", "chek"], "No such command 'chek'; did you mean 'check'?"),
+        (["frobnicate"], "No such command 'frobnicate'; expected one of doctor, inject, train"),
         (["--frobnicate"], "No such option: --frobnicate"),
-        (["train"], "Missing argument 'X'."),
+        (["train"], "need a solver definition to train: give X"),
+        (["train", "x.prototxt", "anything"], "Got unexpected extra argument (anything)"),
+        (["train", "x.prototxt", "--solver=y"], "give X or --solver X, not both"),
+        (["train", "x.prototxt", "--weights=,"],
+         "--weights: got ','; expected .caffemodel files, separated by commas"),
+        (["solve", "x.prototxt", "--weights="], "--weights: got ''; expected .caffemodel files"),
+        (["train", "x.prototxt", "--snapshot="], "--snapshot: got ''; expected a .solverstate"),
+        (["train", "x.prototxt", "--iterations=" + "9" * 21], "Invalid value for '--iterations': "),
+        (["explain", "x", "--param=p", "--index=0", "--iteration=" + "9" * 21],
+         "Invalid value for '--iteration': "),
+        (["audit", "replay", "x", "--from=" + "9" * 21], "Invalid value for '--from': "),
         (["inject"], "Missing argument 'X'."),
         (["verify"], "Missing argument 'X'."),
         (["train", "x.prototxt", "--iteration=3"],
@@ -128,3 +140,12 @@ def test_a_command_that_cannot_run_there_says_so_in_one_line(
     said = failure(cli("inject", "solver.prototxt", "--run-dir=d", PYTHONPATH=broken[0]))
     assert any(mend in said for mend in ("'caffe-pysgd doctor' looks", "uninstall", "constraints"))
     assert not (workdir / "d").exists()
+
+
+def test_an_error_of_ours_is_one_line_and_a_code_that_means_nothing_else(cli: Any) -> None:
+    program = "import numpy; numpy.array = None\n"
+    Path("path").mkdir()
+    Path("path/sitecustomize.py").write_text(program)
+    process = cli("audit", "check", "x", PYTHONPATH="path")
+    assert process.returncode in (2, 70)
+    assert len(process.stderr.splitlines()) == 1

@@ -67,8 +67,8 @@ def test_the_file_that_is_being_injected_is_never_replaced(cli: Any, workdir: Pa
     source = write_solver(workdir)
     before = source.read_bytes()
     assert failure(cli("inject", "solver.prototxt", "--run-dir=.")) == (
-        "solver.prototxt: would be replaced, and caffe-pysgd did not write it; move it away, or give "
-        "another folder (run_dir, or --run-dir D) or output"
+        "solver.prototxt: would be replaced, and caffe-pysgd did not write it; move it away, or "
+        "give another folder (run_dir, or --run-dir D) or output"
     )
     assert source.read_bytes() == before
     assert not Path("net.prototxt").exists()

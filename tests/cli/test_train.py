@@ -52,7 +52,7 @@ def test_arguments_after_the_dashes_go_to_caffe_as_they_are(cli: Any, workdir: P
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("--solver=x", "is written by caffe-pysgd"),
+        ("--solver=x", "belongs before the '--'"),
         ("-snapshot=x", "belongs before the '--'"),
         ("--snapshot", "belongs before the '--'"),
         ("--weights=x", "belongs before the '--'"),
@@ -190,3 +190,17 @@ def test_an_empty_snapshot_flag_is_no_resume(workdir: Path) -> None:
     run = resolve(write_solver(workdir, SMALL, max_iter=2))
     process = caffe_train(write_injected(run, workdir / "d"), "--snapshot=")
     assert process.returncode == 0 and "state fresh" in process.stderr
+
+
+def test_the_solver_can_be_given_as_caffe_wants_it(cli: Any, workdir: Path) -> None:
+    write_solver(workdir, max_iter=2)
+    trained = cli("train", "--solver=solver.prototxt", "--", "-logtostderr")
+    assert trained.returncode == 0, trained.stderr
+    assert "Optimization Done." in trained.stderr
+
+
+def test_a_gpu_that_this_caffe_has_not_is_one_line(cli: Any, workdir: Path) -> None:
+    write_solver(workdir)
+    said = failure(cli("train", "solver.prototxt", "--", "--gpu=0"))
+    assert said.startswith("this Caffe was built without GPU support")
+    assert not Path("runs").exists()

@@ -9,7 +9,7 @@ from typing import Optional
 import click
 
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.cli.options import json_option
+from caffe_pysgd.cli.options import ITERATION, json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import write_json
@@ -18,8 +18,8 @@ from caffe_pysgd.proof.replay import replay as replay_store
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--from", "first", metavar="A", type=click.IntRange(0), help="The first iteration.")
-@click.option("--to", "last", metavar="B", type=click.IntRange(0), help="The last iteration.")
+@click.option("--from", "first", metavar="A", type=ITERATION, help="The first iteration.")
+@click.option("--to", "last", metavar="B", type=ITERATION, help="The last iteration.")
 @json_option("Also as JSON.")
 def replay(
     file: Path, first: Optional[int], last: Optional[int], json_path: Optional[Path]

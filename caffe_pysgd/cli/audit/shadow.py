@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import click
 
@@ -42,7 +42,7 @@ def shadow(
     source: Path,
     iterations: Optional[int],
     snapshot: Optional[str],
-    weights: Optional[str],
+    weights: List[str],
     json_path: Optional[Path],
     level: int,
     stage: str,
