@@ -23,7 +23,7 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.run.outputs import own_folder
+from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import start_from
@@ -69,6 +69,7 @@ def solve(
     directory = run_dir or default_run_dir(run)
     own = own_folder(directory) if run_dir or run.configuration.run_dir else None
     audit = plan_audit(run, directory, always=True)
+    make_snapshot_folder(run)  # before the log begins
     with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name

@@ -23,7 +23,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
 from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.outputs import own_folder
+from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.start import check_snapshot, check_weights
 from caffe_pysgd.stock import pycaffe
@@ -84,6 +84,7 @@ def train(
         models = [state.learned_net]
     registered = any(is_hdf5(model) for model in models)
     audit = plan_audit(run, directory, always=True)
+    make_snapshot_folder(run)
     lock_folder(directory)  # kept by the caffe that this process becomes
     solver = write_injected(run, directory, registered, audit)
     write_manifest(run, audit)

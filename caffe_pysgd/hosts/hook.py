@@ -21,7 +21,8 @@ from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory
 from caffe_pysgd.hosts.observers import close_all, observers_of, tell_updated
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, check_snapshot_prefix, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
@@ -42,7 +43,7 @@ def take_over(source: Source) -> TakenOverSolver:
         UserError: anything that would stop the run later.
     """
     run = resolve_source(source)
-    check_snapshot_prefix(run)
+    make_snapshot_folder(run)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         return TakenOverSolver(run, neutral_files(run, Path(directory)))
 

@@ -8,7 +8,6 @@ from typing import Tuple
 
 import numpy as np
 
-from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
@@ -66,19 +65,3 @@ def adopt_state(run: Run, updater: Updater, state: SolverState) -> None:
     for (index, slot), values in zip(run.settings().state_layout(), state.history):
         updater.states[index][slot][...] = values
     updater.resume(state.iteration, state.current_step)
-
-
-def check_snapshot_prefix(run: Run) -> None:
-    """Check that snapshots can be written, as Caffe does before training.
-
-    Raises:
-        UserError: their folder is not there or not writable.
-    """
-    folder = Path(run.solver.snapshot_prefix).parent
-    if run.solver.snapshot and not os.access(folder, os.W_OK):
-        raise SettingError(
-            "snapshot_prefix",
-            run.solver.snapshot_prefix,
-            problem=f"the folder {folder} is not there or not writable",
-            where=run.source,
-        )

@@ -29,7 +29,8 @@ from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory
 from caffe_pysgd.hosts.observers import close_all, observers_of, tell_updated
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, check_snapshot_prefix, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.run.start import check_native_snapshot
@@ -89,7 +90,7 @@ class Solver:
         if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
             expected = f"'{self.solver_type}' ({type(self).__name__}); get_solver() takes any type"
             raise SettingError("type", run.solver.type, expected, where=run.source)
-        check_snapshot_prefix(run)
+        make_snapshot_folder(run)
         self._run = run = run.with_solver()  # its own, to which a user may set
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
             self._native = pycaffe.compiled().get_solver(str(neutral_files(run, Path(directory))))

@@ -114,6 +114,7 @@ def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
     stated.train_state.CopyFrom(state)
     # What is of no matter to the nets, and what only Python's update knows.
     stated.type, stated.lr_policy = "SGD", "fixed"
+    stated.snapshot = 0  # else it wants to write where snapshots go
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
         prototxt.write_text(to_text(stated), encoding="utf-8")
