@@ -12,6 +12,7 @@ os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from helpers.places import BIN, PROJECT
 from hypothesis import HealthCheck, settings
 
 # That a machine is slow is no reason to fail.
@@ -19,12 +20,7 @@ SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("any machine", **SLOWLY)
 settings.load_profile("any machine")
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 pytest_plugins = ["helpers.browser"]  # the fixture `opened`
-
-BIN = Path(sys.executable).parent
-PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture

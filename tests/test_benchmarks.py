@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.places import PROJECT
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = PROJECT / "benchmarks"
 
 
 def output_of(script: str, *arguments: object) -> str:

@@ -8,11 +8,10 @@ from typing import Any, Iterator, Set
 
 import click
 import pytest
+from helpers.places import PROJECT
 
 from caffe_pysgd.cli.main import commands as program
 from caffe_pysgd.run.configuration import Configuration
-
-PROJECT = Path(__file__).parents[1]
 
 
 def page(name: str) -> str:

@@ -10,13 +10,14 @@ from typing import Any, Dict
 import caffe
 import numpy as np
 import pytest
+from helpers.places import PROJECT
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "manual_sgd"))
+sys.path.insert(0, str(PROJECT / "examples" / "manual_sgd"))
 
 import manual_sgd
 from loops import LOOPS, MOMENTUM, compute_diffs, textbook
 
-PAGE = Path(__file__).parent.parent / "docs" / "manual-sgd.md"
+PAGE = PROJECT / "docs" / "manual-sgd.md"
 ITERATIONS = 6
 EXACT = ("no mistake", "caffe-pysgd")
 # Exact only where Caffe's BLAS fuses multiply and add, or only where it does not.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
-from conftest import PROJECT
 from helpers.nets import write_solver
+from helpers.places import PROJECT
 
 
 @pytest.fixture(scope="module")

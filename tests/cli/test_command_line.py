@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN
 from helpers.failures import failure
 from helpers.nets import write_solver
+from helpers.places import BIN
 
 import caffe_pysgd
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.failures import failure
+from helpers.places import PROJECT
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -47,9 +48,8 @@ def other_venv(workdir: Path) -> Path:
     python = venv / "bin" / "python3"
     python.symlink_to(os.path.realpath(sys.executable))
     (venv / "pyvenv.cfg").write_bytes(Path(sys.prefix, "pyvenv.cfg").read_bytes())
-    project = Path(__file__).parents[2]
     here = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "all.pth").write_text("\n".join([str(project), *here, ""]))
+    (packages / "all.pth").write_text("\n".join([str(PROJECT), *here, ""]))
     return venv
 
 

@@ -13,9 +13,9 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
-from conftest import BIN
 from helpers.failures import failure
 from helpers.nets import write_solver
+from helpers.places import BIN
 
 import caffe_pysgd
 from caffe_pysgd.stock.snapshots import read_model

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN
 from helpers.failures import failure
 from helpers.nets import STAGED, write_solver
+from helpers.places import BIN
 
 
 def test_the_printed_line_trains(cli: Any, workdir: Path) -> None:

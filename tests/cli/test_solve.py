@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import BIN
 from helpers.failures import failure
 from helpers.nets import NETS, SMALL, write_solver
+from helpers.places import BIN
 from helpers.runs import caffe_train, losses
 from helpers.solvers import same_snapshots, snapshot_name, write_pair, write_staged_pair
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from conftest import BIN
 from helpers.audits import write_audit, write_sessions
 from helpers.failures import failure
 from helpers.nets import write_solver
+from helpers.places import BIN
 
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.views.watch import Pace, read

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 from helpers.nets import NETS, SHARED, SMALL, write_solver
+from helpers.places import PROJECT
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.inject import write_injected
@@ -18,7 +19,6 @@ from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.solver_file import read_solver
 
-PROJECT = Path(__file__).parents[2]
 TEMPLATES = sorted((PROJECT / "prototxt_templates").glob("*.prototxt"))
 
 

@@ -9,6 +9,7 @@ from typing import Callable, Dict
 
 import pytest
 from helpers.nets import RULES_OF_CAFFE, SMALL, write_solver
+from helpers.places import BIN
 from helpers.runs import assert_same_bits, caffe_train
 
 from caffe_pysgd.stock.snapshots import read_model, read_solver_state
@@ -56,8 +57,6 @@ class Relay:
             "import caffe_pysgd, sys; s = caffe_pysgd.take_over(sys.argv[1]);"
             "s.restore(sys.argv[2]); s.step(int(sys.argv[3])); s.snapshot()"
         )
-        from conftest import BIN
-
         well(
             subprocess.run(
                 [BIN / "python", "-c", program, self.solver, self.snapshot, str(self.leg)],

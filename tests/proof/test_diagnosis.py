@@ -11,6 +11,7 @@ import caffe
 import numpy as np
 import pytest
 from helpers.nets import NETS, NORMALIZED, RULES_OF_CAFFE, write_solver
+from helpers.places import PROJECT
 from helpers.solvers import weights_of
 
 import caffe_pysgd
@@ -22,7 +23,7 @@ from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import NATIVE_RULES, Parameter, Updater, make_kernels
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples" / "manual_sgd"))
+sys.path.insert(0, str(PROJECT / "examples" / "manual_sgd"))
 
 EVERYTHING = {
     "weight_decay": 0.02, "clip_gradients": 2, "iter_size": 2,

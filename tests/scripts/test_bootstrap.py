@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-PROJECT = Path(__file__).resolve().parents[2]
+from helpers.places import PROJECT
 
 USABLE = {
     "executable": "/usr/bin/python3",

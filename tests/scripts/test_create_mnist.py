@@ -11,8 +11,9 @@ from types import ModuleType
 
 import lmdb
 import pytest
+from helpers.places import PROJECT
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "mnist"
+EXAMPLE = PROJECT / "examples" / "mnist"
 
 
 @pytest.fixture

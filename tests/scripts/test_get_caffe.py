@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from helpers.places import PROJECT
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+SCRIPTS = PROJECT / "scripts"
 GET_CAFFE = SCRIPTS / "get_caffe.py"
 MIRROR_VARIABLE = "CAFFE_PYSGD_MIRROR"
 STAMP = "caffe-pysgd-packages.txt"

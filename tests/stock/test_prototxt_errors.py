@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 import pytest
 from google.protobuf import text_format
+from helpers.places import PROJECT
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -145,13 +146,12 @@ def test_floats_are_written_in_few_digits_that_read_back_to_the_same_bits() -> N
 
 
 def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
-    project = Path(__file__).parents[2]
     for name, message in (
         ("lenet_train_test", "NetParameter"),
         ("lenet_solver", "SolverParameter"),
     ):
         empty = getattr(pycaffe.messages(), message)
-        read = read_text(project / f"examples/mnist/{name}.prototxt", empty())
+        read = read_text(PROJECT / f"examples/mnist/{name}.prototxt", empty())
         path = tmp_path / name
         path.write_text(to_text(read))
         assert read_text(path, empty()) == read
