@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import caffe
 import numpy as np
 
 from caffe_pysgd.stock.snapshots import read_model, read_solver_state
 from caffe_pysgd.update.bits import Comparison, compare
+from helpers.hosts import Make
 from helpers.nets import RULES_OF_CAFFE, SMALL, STAGED, write_solver
 from helpers.runs import assert_same_bits
 
 Weights = Dict[str, np.ndarray]
-Make = Callable[[str], Any]
 
 SUFFIX = {"BINARYPROTO": "", "HDF5": ".h5"}
 
@@ -99,6 +99,11 @@ def follow(stock: Path, ours: Path, make: Make, iterations: int) -> Tuple[Any, A
 def snapshot_name(solver: Path, iteration: int, suffix: str = "") -> Path:
     """Return the ``.solverstate`` that a solver file's run leaves."""
     return solver.parent / f"{solver.stem}_iter_{iteration}.solverstate{suffix}"
+
+
+def names_beside(solver: Path) -> List[str]:
+    """Return what lies beside a solver file: no snapshot more or less than Caffe's."""
+    return sorted(path.name for path in solver.parent.iterdir())
 
 
 def same_snapshots(stock: Path, ours: Path, moved: bool = True) -> None:

@@ -9,6 +9,7 @@ import caffe
 import numpy as np
 import pytest
 from helpers.failures import failure
+from helpers.hosts import Make
 from helpers.nets import SMALL, write_solver
 from helpers.runs import assert_same_bits
 
@@ -130,11 +131,10 @@ class Ear(Observer):
         self.heard.append("closed")
 
 
-@pytest.mark.parametrize("make", ["take_over", "get_solver"])
-def test_an_observer_of_ones_own_hears_what_happens(workdir: Path, make: str) -> None:
+def test_an_observer_of_ones_own_hears_what_happens(workdir: Path, make: Make) -> None:
     tested = {"test_iter": 2, "test_interval": 2, "test_initialization": False}
     write_solver(workdir, SMALL, snapshot=2, snapshot_prefix=workdir / "s", **tested)
-    solver, ear = getattr(caffe_pysgd, make)("solver.prototxt"), Ear()
+    solver, ear = make("solver.prototxt"), Ear()
     solver.updater.observers.append(ear)
     solver.step(3)
     iterations = [["begins", "loss", f"updated {i}"] for i in range(3)]

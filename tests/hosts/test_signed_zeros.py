@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers.hosts import PYTHON_HOSTS
 from helpers.nets import RULES_OF_CAFFE, write_solver
 from helpers.solvers import native, same_trails, trail
 
-from caffe_pysgd import get_solver, take_over
 from caffe_pysgd.hosts.in_net.inject import write_injected
 from caffe_pysgd.run.resolve import resolve
 
@@ -48,13 +48,6 @@ def in_net(path: str) -> Any:
     return native(write_injected(resolve(source), source.parent / "run"))
 
 
-HOSTS: Dict[str, Callable[[str], Any]] = {
-    "in-net": in_net,
-    "hook": take_over,
-    "drop-in": get_solver,
-}
-
-
 @pytest.mark.parametrize("decay", [0, 0.004])
 @pytest.mark.parametrize("rule", RULES_OF_CAFFE)
 def test_negative_zeros_stay_as_stock_caffe_leaves_them(
@@ -66,7 +59,7 @@ def test_negative_zeros_stay_as_stock_caffe_leaves_them(
     for weights in expected:
         zeros = [values[values == 0] for values in weights.values()]
         assert np.signbit(np.concatenate(zeros)).sum() > (100 if rule == "SGD" else 0)
-    for make in HOSTS.values():
+    for make in (in_net, *PYTHON_HOSTS.values()):
         found = [
             {name: values for name, values in weights.items() if name in expected[0]}
             for weights in trail(make(path), 4)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, List
 
 import caffe
 import numpy as np
 import pytest
+from helpers.hosts import Make
 from helpers.nets import DATA, SMALL, write_solver
 from helpers.runs import caffe_train
 from helpers.solvers import (
-    Make,
     Weights,
     bits,
     native,
@@ -22,10 +22,7 @@ from helpers.solvers import (
     write_pair,
 )
 
-import caffe_pysgd
-from caffe_pysgd import UserError, get_solver, take_over
-
-HOSTS: Dict[str, Make] = {"solver": get_solver, "hook": take_over}
+from caffe_pysgd import UserError, get_solver
 
 
 def reshape_bigger_and_back(solver: Any, folder: Path) -> None:
@@ -70,13 +67,12 @@ MOVES: List[Callable[[Any, Path], None]] = [
 
 
 @pytest.mark.parametrize("move", MOVES)
-@pytest.mark.parametrize("host", HOSTS)
 def test_the_bits_stay_those_of_the_native_solver_whatever_moves(
-    workdir: Path, host: str, move: Callable[[Any, Path], None]
+    workdir: Path, make: Make, move: Callable[[Any, Path], None]
 ) -> None:
     weights: List[List[Weights]] = []
-    for make, path in zip((native, HOSTS[host]), write_pair(workdir)):
-        solver = make(str(path))
+    for build, path in zip((native, make), write_pair(workdir)):
+        solver = build(str(path))
         solver.step(2)
         move(solver, path.parent)
         weights.append([weights_of(solver)])
@@ -111,11 +107,10 @@ def test_arrays_are_kept_as_long_as_the_memory_is_the_same(workdir: Path) -> Non
         assert np.shares_memory(parameter.diff, blobs.diff)
 
 
-@pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("shape", [(12, 125), (10, 125)], ids=["more", "fewer"])
-def test_a_blob_of_another_size_is_refused(workdir: Path, host: str, shape: Any) -> None:
+def test_a_blob_of_another_size_is_refused(workdir: Path, make: Make, shape: Any) -> None:
     """The native solver would write past the end of its history."""
-    solver = HOSTS[host](str(write_solver(workdir)))
+    solver = make(str(write_solver(workdir)))
     solver.step(1)
     solver.net.params["hidden"][0].reshape(*shape)
     with pytest.raises(
@@ -171,7 +166,7 @@ def test_solve_follows_a_python_layer_that_moves_its_weights(workdir: Path, cli:
 
 def test_an_undisturbed_solver_has_the_same_bits(workdir: Path) -> None:
     stock, ours = write_pair(workdir, lr_policy="inv", gamma=0.1, power=0.75)
-    first, second = native(stock), caffe_pysgd.get_solver(str(ours))
+    first, second = native(stock), get_solver(str(ours))
     assert not second.undisturbed
     second.undisturbed = True
     for seed in range(3):
