@@ -76,6 +76,21 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "
 # its gradient all the same, and clipping sees it.
 SHARER_FREEZES = SHARED.replace('param { name: "w" lr_mult: 3 }', 'param { name: "w" lr_mult: 0 }')
 
+# Two losses, one of them weighted and of many values; a score that is tested only.
+LOSSES = SMALL.replace(
+    'layer { name: "loss"',
+    """
+layer {
+  name: "spread" type: "Power" bottom: "hidden" top: "spread" loss_weight: 0.03
+  power_param { power: 2 scale: 0.5 }
+}
+layer {
+  name: "score" type: "Reduction" bottom: "out" top: "score"
+  include { phase: TEST } reduction_param { operation: MEAN }
+}
+layer { name: "loss\"""",
+)
+
 # BatchNorm keeps statistics in learnable parameters that it freezes itself; dropout draws numbers.
 NORMALIZED = (
     'name: "normalized"'
@@ -148,6 +163,9 @@ RULES_OF_CAFFE: dict[str, dict[str, Any]] = {
     "AdaDelta": {"delta": 1e-6, "base_lr": 1},
     "Adam": {"momentum2": 0.995, "base_lr": 0.001},
 }
+
+# With these, the gradient of SMALL's second layer overflows in the third or so iteration.
+EXPLODING = {"base_lr": 1e9, "momentum": 0, "weight_decay": 0, "max_iter": 12}
 
 NETS = {
     "small": SMALL,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-import caffe_pysgd
+from helpers.hosts import train
 from helpers.nets import SMALL, write_solver
 
 TESTED = {"test_iter": 3, "test_interval": 2, "snapshot": 4}
-
-HOSTS = ("in-net", "hook", "solver")
 
 
 def write_recorded(
@@ -27,14 +24,8 @@ def write_recorded(
 
 def record(cli: Any, source: Path, host: str) -> Path:
     """Train to the end with a host; return the audit."""
-    if host == "in-net":
-        trained: subprocess.CompletedProcess = cli("train", source, GLOG_logtostderr="1")
-        assert trained.returncode == 0, trained.stderr
-    else:
-        make = {"hook": caffe_pysgd.take_over, "solver": caffe_pysgd.get_solver}[host]
-        solver = make(source)
-        solver.solve()
-        solver.close()
+    failed = train(cli, source, host)
+    assert not failed, failed
     return source.with_suffix("") / "audit.sqlite"
 
 

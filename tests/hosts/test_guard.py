@@ -8,20 +8,15 @@ from typing import Any, Callable, List
 import caffe
 import numpy as np
 import pytest
-from helpers.failures import failure
-from helpers.hosts import Make
-from helpers.nets import SMALL, write_solver
+from helpers.hosts import HOSTS, Make, train
+from helpers.nets import EXPLODING, SMALL, write_solver
 from helpers.runs import assert_same_bits
 
-import caffe_pysgd
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock.snapshots import read_model
 from caffe_pysgd.update import Observer
 from caffe_pysgd.update.bits import compare
 
-LAST = 12
-EXPLODING = {"base_lr": 1e9, "momentum": 0, "weight_decay": 0, "max_iter": LAST}
-HOSTS = ("in-net", "hook", "solver")
+LAST = EXPLODING["max_iter"]
 MODEL = f"run_snap_iter_{LAST}.caffemodel"
 
 
@@ -52,19 +47,6 @@ def native_weights() -> List[List[np.ndarray]]:
 
 def last_finite(trail: List[List[np.ndarray]]) -> int:
     return max(i for i, w in enumerate(trail) if all(np.isfinite(values).all() for values in w))
-
-
-def train(cli: Callable, source: Path, host: str) -> Any:
-    """Train to the end; return the failure's line, or nothing."""
-    if host == "in-net":
-        trained = cli("train", source, GLOG_minloglevel="2")
-        return failure(trained) if trained.returncode else ""
-    make = {"hook": caffe_pysgd.take_over, "solver": caffe_pysgd.get_solver}[host]
-    try:
-        make(source).solve()
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def trained_weights() -> List[np.ndarray]:
