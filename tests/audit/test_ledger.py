@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
-from helpers.recorded_runs import TESTED, dump, rows, write_recorded
+from helpers.recorded_runs import TESTED, change, dump, rows, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import Checked, check_ledger
@@ -105,21 +105,19 @@ def test_a_row_that_is_removed_moved_or_added_is_found(copy: Path, table: str) -
     where = " AND ".join(f"{key} = ?" for key in KEYS[table])
     found = rows(copy, f"SELECT {', '.join(KEYS[table])} FROM {table}")
     for key in random.Random(table).sample(found, 3 if len(found) > 3 else 1):
-        for change in (
+        for sql in (
             f"DELETE FROM {table} WHERE {where}",
             *(f"UPDATE {table} SET {k} = {k} || '7' WHERE {where}" for k in KEYS[table]),
         ):
             original = copy.read_bytes()
-            connection = sqlite3.connect(copy, isolation_level=None)
-            connection.execute(change, key)
-            connection.close()
+            change(copy, sql, *key)
             checked = check_ledger(copy)
-            assert not checked.whole, (change, key)
+            assert not checked.whole, (sql, key)
             copy.write_bytes(original)
 
 
 @pytest.mark.parametrize(
-    "change",
+    "sql",
     [
         "DELETE FROM sessions WHERE session = 1",
         "DELETE FROM sessions WHERE session = 2",
@@ -133,11 +131,8 @@ def test_a_row_that_is_removed_moved_or_added_is_found(copy: Path, table: str) -
         "INSERT INTO snapshots VALUES (9, 3, 'no session', NULL)",
     ],
 )
-def test_larger_changes_are_found(copy: Path, change: str) -> None:
-    connection = sqlite3.connect(copy)
-    connection.execute(change)
-    connection.commit()
-    connection.close()
+def test_larger_changes_are_found(copy: Path, sql: str) -> None:
+    change(copy, sql)
     assert not check_ledger(copy).whole
 
 

@@ -6,19 +6,20 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable
 
 import numpy as np
 import pytest
 from helpers.hosts import HOSTS
 from helpers.nets import LOSSES, NORMALIZED, SMALL
-from helpers.recorded_runs import TESTED, dump, record, rows, write_recorded
+from helpers.observers import Arrays
+from helpers.recorded_runs import TESTED, dump, record, record_iterations, rows, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.audit.diff import compare_ledgers
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.update import Observer, Stage
+from caffe_pysgd.update import Stage
 from caffe_pysgd.update.statistics import statistics
 
 
@@ -63,20 +64,10 @@ def test_the_hosts_record_the_same_bits(
             assert sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-class Seen(Observer):
-    """Everything, kept."""
-
-    def __init__(self) -> None:
-        self.arrays: List[tuple] = []
-
-    def observe(self, iteration, rate, parameter, stage, array) -> None:  # type: ignore
-        self.arrays.append((iteration, float(rate), parameter.name, stage, array.copy()))
-
-
 def test_figures_histograms_probes_and_hashes_are_those_of_the_arrays(workdir: Path) -> None:
     options = "{every: 2, histograms: 3, weights_every: 4, probes: [{param: conv/1, index: [2]}]}"
     solver = caffe_pysgd.get_solver(write_recorded(workdir, options, max_iter=8))
-    seen = Seen()
+    seen = Arrays()
     solver.updater.observers.append(seen)
     hashes = {}
     for _ in range(8):
@@ -92,7 +83,7 @@ def test_figures_histograms_probes_and_hashes_are_those_of_the_arrays(workdir: P
             assert row["sha256"] == hashes[row["iteration"]][row["parameter"]]
         assert {row["iteration"] for row in store.rows("weights")} == {3, 7}
         figures, histograms, probes = 0, 0, 0
-        for iteration, rate, name, stage, array in seen.arrays:
+        for iteration, rate, name, stage, array in seen.heard:
             key = {"iteration": iteration, "parameter": numbers[name]}
             if stage in (Stage.GRADIENT, Stage.UPDATE, Stage.DATA):
                 for row in store.rows("figures", quantity=stage.value, **key):
@@ -124,9 +115,7 @@ def test_a_parameter_with_a_policy_of_its_own_has_its_own_rate(workdir: Path) ->
     source = write_recorded(workdir, max_iter=6)
     groups = "[{match: out/0, lr_policy: step, gamma: 0.5, stepsize: 2}]"
     source.write_text(source.read_text() + f"update: {{params: {groups}}}\n")
-    solver = caffe_pysgd.get_solver(source)
-    solver.step(6)
-    solver.close()
+    record_iterations(source, 6)
     with Store(workdir / "run") as store:
         numbers = {p.name: p.parameter for p in store.parameters()}
         rates = np.array([0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025], np.float32)

@@ -9,7 +9,7 @@ import pytest
 from helpers.failures import failure
 from helpers.hosts import HOSTS, PYTHON_HOSTS
 from helpers.programs import run_python
-from helpers.recorded_runs import dump, record, rows, write_recorded
+from helpers.recorded_runs import dump, record, record_iterations, rows, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import check_ledger
@@ -90,9 +90,7 @@ def test_a_file_that_is_something_else_is_left_alone(workdir: Path) -> None:
     source = write_recorded(workdir)
     (workdir / "run").mkdir()
     (workdir / "run/audit.sqlite").write_text("my diary")
-    solver = caffe_pysgd.get_solver(source)
-    solver.step(1)
-    solver.close()
+    record_iterations(source, 1)
     assert (workdir / "run/audit.1.sqlite").read_text() == "my diary"
     assert check_ledger(workdir / "run").whole
 

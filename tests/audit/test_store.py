@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.nets import DATA
-from helpers.recorded_runs import TESTED, write_recorded
+from helpers.recorded_runs import TESTED, change, record_iterations, write_recorded
 
 import caffe_pysgd
 from caffe_pysgd.audit.schema import COLUMNS, KEYS
@@ -79,9 +79,7 @@ def test_an_output_of_several_values_has_one_series_for_each(tmp_path: Path) -> 
     )
     net += "layer { name: 'mean' type: 'Reduction' bottom: 'data' top: 'mean'\n"
     net += "reduction_param { operation: MEAN axis: 1 } include { phase: TEST } }\n"
-    solver = caffe_pysgd.get_solver(write_recorded(tmp_path, net=net, **TESTED))
-    solver.step(1)
-    solver.close()
+    record_iterations(write_recorded(tmp_path, net=net, **TESTED), 1)
     with Store(tmp_path / "run") as store:
         names = [f"mean[{number}]" for number in range(1, 7)]
         assert list(store.tests()) == [(0, "loss"), *((0, name) for name in names)]
@@ -118,9 +116,7 @@ def test_what_is_no_audit_is_told_so(tmp_path: Path, content: bytes, said: str) 
 
 def test_a_later_format_is_told_so(resumed: Path, tmp_path: Path) -> None:
     file = Path(shutil.copy(resumed / "audit.sqlite", tmp_path))
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA user_version = 2")
-    connection.close()
+    change(file, "PRAGMA user_version = 2")
     with pytest.raises(UserError, match="is an audit in format 2, this caffe-pysgd reads 1"):
         Store(file)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from helpers.failures import failure
 from helpers.nets import SHARED
-from helpers.recorded_runs import write_recorded
+from helpers.recorded_runs import change, record_iterations, write_recorded
 
 import caffe_pysgd
 
@@ -19,17 +18,8 @@ import caffe_pysgd
 def recorded(workdir: Path, name: str, iterations: int = 6, **fields: Any) -> Path:
     """Record a short training; return its run directory."""
     source = write_recorded(workdir, "{weights_every: 2}", name=name, **fields)
-    solver = caffe_pysgd.get_solver(source)
-    solver.step(iterations)
-    solver.close()
+    record_iterations(source, iterations)
     return Path(name)
-
-
-def change(file: Path, sql: str) -> None:
-    connection = sqlite3.connect(file)
-    connection.execute(sql)
-    connection.commit()
-    connection.close()
 
 
 def test_check_says_whether_the_ledger_is_whole(cli: Callable, workdir: Path) -> None:

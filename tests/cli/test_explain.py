@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import sqlite3
-import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -15,9 +11,9 @@ import numpy as np
 import pytest
 from helpers.failures import failure
 from helpers.nets import write_solver
-from helpers.places import BIN
+from helpers.programs import shown_on_terminal
+from helpers.recorded_runs import change, record_iterations
 
-import caffe_pysgd
 from caffe_pysgd.stock.snapshots import read_model
 
 F = np.float32
@@ -48,9 +44,7 @@ def record(workdir: Path, update: str = "{}", iterations: int = 12, **fields: An
         f"update: {update}\n"
         "audit: {probes: [{param: conv/0, index: [3, 1, 0, 2]}, {param: hidden/1, index: [4]}]}\n"
     )
-    solver = caffe_pysgd.get_solver("run.yaml")
-    solver.step(iterations)
-    solver.close()
+    record_iterations(Path("run.yaml"), iterations)
 
 
 def board(output: str) -> Dict[str, List[str]]:
@@ -99,9 +93,7 @@ def test_a_weight_without_a_probe_is_explained_by_training_again(
     record(workdir)
     probed = cli("explain", "run", "--param=conv/0", "--index=3,1,0,2", "--iteration=8")
     (workdir / "run.yaml").write_text("solver: solver.prototxt\nrun_dir: bare\naudit:\n")
-    solver = caffe_pysgd.get_solver("run.yaml")
-    solver.step(12)
-    solver.close()
+    record_iterations(Path("run.yaml"), 12)
     again = cli("explain", "bare", "--param=conv/0", "--index=3,1,0,2", "--iteration=8")
     assert (again.returncode, again.stderr) == (0, "")
     assert "trained again up to here" in again.stdout
@@ -136,12 +128,8 @@ def test_a_rule_of_ones_own_shows_what_it_did(cli: Callable, workdir: Path) -> N
 
 def test_a_changed_probe_is_found(cli: Callable, workdir: Path) -> None:
     record(workdir)
-    connection = sqlite3.connect("run/audit.sqlite")
-    connection.execute(
-        "UPDATE probes SET bits = bits + 1 WHERE stage = 'history' AND parameter = 0"
-    )
-    connection.commit()
-    connection.close()
+    sql = "UPDATE probes SET bits = bits + 1 WHERE stage = 'history' AND parameter = 0"
+    change(Path("run/audit.sqlite"), sql)
     explained = cli("explain", "run", "--param=conv/0", "--index=3,1,0,2", "--iteration=9")
     assert explained.returncode == 1
     last = explained.stdout.splitlines()[-1]
@@ -150,25 +138,9 @@ def test_a_changed_probe_is_found(cli: Callable, workdir: Path) -> None:
 
 def test_a_terminal_too_narrow_for_a_line_gets_two(workdir: Path) -> None:
     record(workdir)
-    master, slave = pty.openpty()
-    arguments = ["explain", "run", "--param=conv/0", "--index=3,1,0,2", "--iteration=9"]
-    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
-    process = subprocess.Popen(
-        [str(BIN / "caffe-pysgd"), *arguments], stdout=slave, env=environment
-    )
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:  # how Linux says that the other side is gone
-            break
-        shown += piece
-        if not piece:
-            break
-    os.close(master)
-    assert process.wait(60) == 0
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    flags = ("--param=conv/0", "--index=3,1,0,2", "--iteration=9")
+    shown = shown_on_terminal("stdout", "explain", "run", *flags, COLUMNS="80")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     lines = plain.splitlines()
     assert max(map(len, lines)) <= 80
     (first,) = [n for n, line in enumerate(lines) if line.startswith("new history")]

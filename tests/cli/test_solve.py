@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from helpers.failures import failure
 from helpers.nets import NETS, SMALL, write_solver
 from helpers.places import BIN
+from helpers.programs import shown_on_terminal
 from helpers.runs import caffe_train, losses
 from helpers.solvers import same_snapshots, snapshot_name, write_pair, write_staged_pair
 
@@ -226,35 +226,9 @@ def test_a_signal_while_testing_interrupts_the_test(workdir: Path) -> None:
 # -- a terminal -----------------------------------------------------------------------------------
 
 
-def on_a_terminal(*flags: str, **environment: str) -> str:
-    """Run `solve` with a terminal as its stderr; return what was shown."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GLOG_")}
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [str(BIN / "caffe-pysgd"), "solve", "solver.prototxt", *flags],
-        env={**inherited, "TERM": "xterm", "COLUMNS": "120", **environment},
-        stderr=slave,
-        stdout=subprocess.PIPE,
-    )
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:  # how Linux says that the other side is gone
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(master)
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, b""), shown.decode()
-    return shown.decode()
-
-
 def test_a_terminal_shows_a_bar_with_loss_rate_speed_and_time_left(workdir: Path) -> None:
     write_solver(workdir, max_iter=30, display=1)
-    shown = on_a_terminal()
+    shown = shown_on_terminal("stderr", "solve", "solver.prototxt", COLUMNS="120")
     assert "Iteration" not in shown
     assert "solver.cpp" not in shown
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
@@ -265,7 +239,9 @@ def test_a_terminal_shows_a_bar_with_loss_rate_speed_and_time_left(workdir: Path
 
 def test_a_terminal_shows_the_log_if_it_is_asked_for(workdir: Path) -> None:
     write_solver(workdir, max_iter=4, display=1)
-    shown = on_a_terminal(GLOG_logtostderr="1")
+    shown = shown_on_terminal(
+        "stderr", "solve", "solver.prototxt", COLUMNS="120", GLOG_logtostderr="1"
+    )
     assert "Iteration 3 (" in shown
     assert "it/s" not in shown
 

@@ -1,9 +1,14 @@
-"""Programs in a Python process of their own."""
+"""Programs in a process of their own."""
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
+from typing import Any, Dict
+
+from helpers.places import BIN
 
 
 def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -11,3 +16,32 @@ def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
     )
+
+
+def shown_on_terminal(stream: str, *arguments: object, **environment: str) -> str:
+    """Run ``caffe-pysgd`` with a terminal as its stdout or stderr; return what that shows.
+
+    It has to end well, and to say nothing on the other of the two.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("GLOG_")}
+    master, slave = pty.openpty()
+    streams: Dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: slave}
+    process = subprocess.Popen(
+        [str(BIN / "caffe-pysgd"), *map(str, arguments)],
+        env={**inherited, "TERM": "xterm", **environment},
+        **streams,
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:  # how Linux says that the other side is gone
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(master)
+    said = [text for text in process.communicate(timeout=60) if text]
+    assert (process.returncode, said) == (0, []), shown.decode()
+    return shown.decode()

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+from caffe_pysgd import get_solver
 from helpers.hosts import train
 from helpers.nets import SMALL, write_solver
 
@@ -29,6 +30,13 @@ def record(cli: Any, source: Path, host: str) -> Path:
     return source.with_suffix("") / "audit.sqlite"
 
 
+def record_iterations(source: Path, iterations: int) -> None:
+    """Train for a while with the drop-in solver, and end the session."""
+    solver = get_solver(source)
+    solver.step(iterations)
+    solver.close()
+
+
 def rows(file: Path, sql: str, *values: Any) -> List[Tuple[Any, ...]]:
     """Return what a query finds."""
     connection = sqlite3.connect(file)
@@ -36,6 +44,14 @@ def rows(file: Path, sql: str, *values: Any) -> List[Tuple[Any, ...]]:
         return connection.execute(sql, values).fetchall()
     finally:
         connection.close()
+
+
+def change(file: Path, sql: str, *values: Any) -> None:
+    """Change a record behind the recorder's back."""
+    connection = sqlite3.connect(file)
+    connection.execute(sql, values)
+    connection.commit()
+    connection.close()
 
 
 def dump(file: Path, tables: Any) -> Dict[str, List[Tuple[Any, ...]]]:

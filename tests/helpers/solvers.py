@@ -54,9 +54,13 @@ def native(path: Any) -> Any:
 
 def weights_of(solver: Any) -> Weights:
     """Return copies of all parameters, BatchNorm's statistics included."""
+    return weights_in(solver.net)
+
+
+def weights_in(net: Any) -> Weights:
     return {
         f"{layer}/{index}": np.array(blob.data).ravel()
-        for layer, blobs in solver.net.params.items()
+        for layer, blobs in net.params.items()
         for index, blob in enumerate(blobs)
     }
 
@@ -68,6 +72,13 @@ def bits(weights: Weights) -> Dict[str, bytes]:
 def same(expected: Weights, found: Weights, when: str) -> None:
     assert list(expected) == list(found)
     assert_same_bits([compare(f"{n} {when}", expected[n], found[n]) for n in expected])
+
+
+def same_test_nets(stock: Any, ours: Any) -> None:
+    """Compare the weights that the two test nets of a staged solver have."""
+    assert len(stock.test_nets) == len(ours.test_nets) == 2
+    for number, nets in enumerate(zip(stock.test_nets, ours.test_nets)):
+        same(*map(weights_in, nets), f"in test net {number}")
 
 
 def trail(solver: Any, iterations: int) -> List[Weights]:
@@ -99,6 +110,14 @@ def follow(stock: Path, ours: Path, make: Make, iterations: int) -> Tuple[Any, A
 def snapshot_name(solver: Path, iteration: int, suffix: str = "") -> Path:
     """Return the ``.solverstate`` that a solver file's run leaves."""
     return solver.parent / f"{solver.stem}_iter_{iteration}.solverstate{suffix}"
+
+
+def snapshot_after(solver: Path, iterations: int, make: Make = native, suffix: str = "") -> Path:
+    """Train a solver file that far and snapshot; return the ``.solverstate``."""
+    trained = make(solver)
+    trained.step(iterations)
+    trained.snapshot()
+    return snapshot_name(solver, iterations, suffix)
 
 
 def names_beside(solver: Path) -> List[str]:

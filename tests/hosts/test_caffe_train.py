@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
+from helpers.failures import failure_in_log
 from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
-from helpers.runs import Both, assert_same_bits, caffe_train, losses
+from helpers.runs import Both, assert_same_bits, break_hook, caffe_train, losses
 
 from caffe_pysgd.stock import pycaffe
 
@@ -198,14 +199,11 @@ def test_signals_do_what_caffe_says_they_do(workdir: Path, effect: str) -> None:
 
 def test_a_failure_inside_a_layer_is_one_line_and_exit_code_2(workdir: Path) -> None:
     both = Both.write(write_solver(workdir, SMALL))
-    net = both.ours.parent / "net.prototxt"
-    net.write_text(
-        net.read_text().replace('\\"kernels\\": \\"auto\\"', '\\"kernels\\": \\"none\\"')
-    )
+    break_hook(both)
     process = caffe_train(both.ours)
-    assert process.returncode == 2
-    said = [line for line in process.stderr.splitlines() if line.startswith("caffe-pysgd: ")]
-    assert said == ["caffe-pysgd: kernels: got 'none'; expected one of auto, fused, native, numpy"]
+    assert failure_in_log(process) == (
+        "ValueError: kernels: found 'none', allowed are auto, fused, native, numpy"
+    )
     assert "Traceback" not in process.stderr
     process = caffe_train(both.ours, CAFFE_PYSGD_TRACEBACK="1")
     assert process.returncode == 2 and "Traceback" in process.stderr

@@ -11,9 +11,8 @@ import caffe
 import numpy as np
 import pytest
 from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
-from helpers.runs import Both, assert_same_bits, same_weights, step_both, weights_of
-
-from caffe_pysgd.update.bits import compare
+from helpers.runs import Both, assert_same_bits, break_hook, same_weights, step_both, weights_of
+from helpers.solvers import STATES, same_test_nets
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
     "defaults": {},
@@ -63,16 +62,11 @@ def test_every_kind_of_net_gives_the_bits_of_the_native_solver(workdir: Path, ne
 
 def test_stages_and_two_test_nets_give_the_bits_of_the_native_solver(workdir: Path) -> None:
     source = write_solver(workdir, STAGED, test_iter=[2, 3], test_interval=3)
-    states = 'train_state { stage: "wide" } test_state { stage: "first" }'
-    source.write_text(source.read_text() + states + ' test_state { stage: "second" }')
+    source.write_text(source.read_text() + STATES)
     both = Both.write(source)
     assert [p.layer for p in both.run.parameters] == ["wide", "wide", "out", "out"]
     solvers = step_both(both, 7)
-    for stock, ours in zip(solvers["stock"].test_nets, solvers["ours"].test_nets):
-        assert list(stock.params) == list(ours.params)
-        for layer, blobs in stock.params.items():
-            for theirs, here in zip(blobs, ours.params[layer]):
-                assert_same_bits([compare(layer, theirs.data.ravel(), here.data.ravel())])
+    same_test_nets(solvers["stock"], solvers["ours"])
 
 
 def test_several_solvers_in_one_process_keep_their_own_history(workdir: Path) -> None:
@@ -99,10 +93,7 @@ def test_a_solver_that_is_gone_leaves_the_next_one_alone(workdir: Path) -> None:
 
 def test_an_exception_reaches_the_caller_in_a_python_process(workdir: Path) -> None:
     both = Both.write(write_solver(workdir, SMALL))
-    net = both.ours.parent / "net.prototxt"
-    net.write_text(
-        net.read_text().replace('\\"kernels\\": \\"auto\\"', '\\"kernels\\": \\"none\\"')
-    )
+    break_hook(both)
     solver = caffe.get_solver(str(both.ours))
     with pytest.raises(ValueError, match="kernels: got 'none'; expected one of auto"):
         solver.step(1)

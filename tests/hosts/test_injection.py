@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
+from helpers.failures import refusal
 from helpers.nets import NETS, SHARED, SMALL, write_solver
 from helpers.places import PROJECT
 
@@ -170,9 +171,7 @@ def test_the_iterations_asked_for_replace_max_iter(workdir: Path) -> None:
 
 def test_an_injected_net_is_not_injected_again(workdir: Path) -> None:
     run, _, _ = injected(write_solver(workdir))
-    with pytest.raises(UserError) as caught:
-        resolve(workdir / "run" / "solver.prototxt")
-    assert str(caught.value) == (
+    assert refusal(resolve, workdir / "run" / "solver.prototxt") == (
         f"{workdir}/run/net.prototxt: is injected already (layer '{run.settings().hook_name}'); "
         "give the original net"
     )

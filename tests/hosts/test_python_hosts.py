@@ -12,13 +12,13 @@ import pytest
 from google.protobuf import text_format
 from helpers.hosts import PYTHON_HOSTS, Make
 from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
-from helpers.runs import assert_same_bits
 from helpers.solvers import (
     bits,
     follow,
     names_beside,
     native,
     same_snapshots,
+    same_test_nets,
     same_trails,
     snapshot_name,
     trail,
@@ -31,7 +31,6 @@ import caffe_pysgd
 from caffe_pysgd import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.solver_file import read_solver
-from caffe_pysgd.update.bits import compare
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
     "iter_size and L1": {"iter_size": 3, "regularization_type": "L1", "weight_decay": 0.01},
@@ -49,6 +48,9 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "snapshots with diffs": {"snapshot": 2, "snapshot_format": "HDF5", "snapshot_diff": True},
     "snapshots": {"snapshot": 3, "snapshot_format": "HDF5"},
 }  # fmt: skip
+
+
+# -- the same bits --------------------------------------------------------------------------------
 
 
 def by_class(path: str) -> Any:
@@ -82,12 +84,7 @@ def test_stages_and_two_test_nets_give_the_native_bits(
 ) -> None:
     stock, ours = write_staged_pair(workdir, type=rule, **RULES_OF_CAFFE[rule])
     first, second = follow(stock, ours, make, 7)
-    assert len(second.test_nets) == len(first.test_nets) == 2
-    for theirs, here in zip(first.test_nets, second.test_nets):
-        assert list(theirs.params) == list(here.params)
-        for layer, blobs in theirs.params.items():
-            for one, other in zip(blobs, here.params[layer]):
-                assert_same_bits([compare(layer, one.data.ravel(), other.data.ravel())])
+    same_test_nets(first, second)
 
 
 def cropped_net(mnist: Path) -> str:
@@ -144,6 +141,9 @@ def test_verify_finds_no_difference_from_stock(cli: Any, workdir: Path, host: st
     verified = cli("verify", "ours/solver.prototxt", "--iterations=7", f"--host={host}")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.splitlines()[-1].startswith("verify: 0 of ")
+
+
+# -- pycaffe's interface --------------------------------------------------------------------------
 
 
 def test_it_has_every_name_that_pycaffes_solver_has(workdir: Path, make: Make) -> None:

@@ -6,9 +6,19 @@ from pathlib import Path
 
 import caffe
 import pytest
+from helpers.failures import refusal
 from helpers.hosts import Make
 from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, write_solver
-from helpers.solvers import SUFFIX, everything, native, same, snapshot_name, weights_of, write_pair
+from helpers.solvers import (
+    SUFFIX,
+    everything,
+    native,
+    same,
+    snapshot_after,
+    snapshot_name,
+    weights_of,
+    write_pair,
+)
 
 from caffe_pysgd import UserError
 
@@ -32,12 +42,10 @@ def test_the_state_of_another_solver_type_is_refused_and_changes_nothing(
     before = everything(here)
     for taken in WRONG_TYPES[resumed]:
         source = write_solver(workdir, name="taken", type=taken, **RULES_OF_CAFFE[taken])
-        solver = native(source)
-        solver.step(3)
-        solver.snapshot()
-        with pytest.raises(UserError, match="another solver type") as caught:
-            here.restore(str(snapshot_name(source, 3)))
-        assert str(caught.value).startswith(f"{snapshot_name(source, 3)}: ")
+        state = snapshot_after(source, 3)
+        said = refusal(here.restore, str(state))
+        assert "another solver type" in said
+        assert said.startswith(f"{state}: ")
         assert everything(here) == before
 
 
@@ -45,13 +53,11 @@ def test_a_snapshot_of_ours_names_the_rule_that_it_is_of(workdir: Path, make: Ma
     """So that even those are told apart whose histories look alike."""
     for taken, resumed in (("SGD", "Nesterov"), ("AdaGrad", "RMSProp")):
         source = write_solver(workdir, name="taken", type=taken, **RULES_OF_CAFFE[taken])
-        solver = make(source)
-        solver.step(3)
-        solver.snapshot()
+        state = snapshot_after(source, 3, make)
         here = make(write_solver(workdir, type=resumed, **RULES_OF_CAFFE[resumed]))
         before = everything(here)
         with pytest.raises(UserError, match=f"state of rule '{taken.lower()}'"):
-            here.restore(str(snapshot_name(source, 3)))
+            here.restore(str(state))
         assert everything(here) == before
 
 
@@ -61,16 +67,11 @@ def test_what_is_no_snapshot_of_this_net_is_refused_and_changes_nothing(
 ) -> None:
     stock, ours = write_pair(workdir, snapshot_format=format)
     wider = SMALL.replace("num_output: 11", "num_output: 12")
-    others = [
-        write_solver(workdir, net, name=name, snapshot_format=format)
-        for name, net in (("other", NETS["normalized"]), ("wider", wider), ("gone", SMALL))
-    ]
-    for path in others:
-        solver = native(path)
-        solver.step(3)
-        solver.snapshot()
     end = SUFFIX[format]
-    other, wide, gone = (snapshot_name(path, 3, end) for path in others)
+    other, wide, gone = (
+        snapshot_after(write_solver(workdir, net, name, snapshot_format=format), 3, suffix=end)
+        for name, net in (("other", NETS["normalized"]), ("wider", wider), ("gone", SMALL))
+    )
     (workdir / f"gone_iter_3.caffemodel{end}").unlink()
     half = workdir / f"half.solverstate{end}"
     half.write_bytes(wide.read_bytes()[: wide.stat().st_size // 2])

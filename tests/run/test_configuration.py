@@ -5,29 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.failures import refusal, refusal_of_file
 from helpers.nets import write_solver
 
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.configuration import Configuration, UpdateOptions, read_configuration
 from caffe_pysgd.run.resolve import resolve
 
 UPDATE_KEYS = ", ".join(UpdateOptions.model_fields)
 
 
-def refusal(path: Path) -> str:
-    """Return what the refusal says after the path; all of it is one line."""
-    with pytest.raises(UserError) as caught:
-        read_configuration(path)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith(str(path))
-    return said[len(str(path)) :]
+def refusal_of_yaml(path: Path) -> str:
+    return refusal_of_file(read_configuration, path)
 
 
 def refusal_of(directory: Path, text: str) -> str:
     path = directory / "run.yaml"
     path.write_text(text)
-    return refusal(path)
+    return refusal_of_yaml(path)
 
 
 def read(directory: Path, text: str) -> Configuration:
@@ -119,23 +113,21 @@ def test_an_update_that_is_not_allowed_is_refused_naming_the_key(
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert (
-        refusal(tmp_path / "no.yaml") == ": there is no such file; give a solver.prototxt or a YAML"
-    )
-    assert refusal(tmp_path / ("n" * 300)) == (
-        ": there is no such file; give a solver.prototxt or a YAML"
-    )
+    for name in ("no.yaml", "n" * 300):
+        assert refusal_of_yaml(tmp_path / name) == (
+            ": there is no such file; give a solver.prototxt or a YAML"
+        )
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
-    assert refusal(tmp_path / "folder.yaml") == ": cannot be read: Is a directory"
+    assert refusal_of_yaml(tmp_path / "folder.yaml") == ": cannot be read: Is a directory"
 
 
 def test_a_yaml_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"solver: \xff\xfe")
-    assert ": is not YAML: 'utf-8' codec can't decode byte 0xff" in refusal(path)
+    assert ": is not YAML: 'utf-8' codec can't decode byte 0xff" in refusal_of_yaml(path)
 
 
 @pytest.mark.parametrize(
@@ -179,10 +171,7 @@ def resolved(workdir: Path, update: str) -> str:
     write_solver(workdir)
     path = workdir / "run.yaml"
     path.write_text(f"solver: solver.prototxt\nupdate: {{{update}}}")
-    with pytest.raises(UserError) as caught:
-        resolve(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal(resolve, path)
 
 
 def test_a_pattern_that_matches_no_parameter_is_refused_with_those_there_are(workdir: Path) -> None:
@@ -210,9 +199,7 @@ def test_a_value_that_caffe_would_abort_on_is_refused_naming_the_yaml(
 def test_a_missing_solver_file_is_named_with_the_yaml_that_names_it(workdir: Path) -> None:
     path = workdir / "run.yaml"
     path.write_text("solver: no.prototxt")
-    with pytest.raises(UserError) as caught:
-        resolve(path)
-    assert str(caught.value) == (
+    assert refusal(resolve, path) == (
         f"{path}: solver: there is no file {workdir}/no.prototxt (a path in a YAML is relative to "
         "the YAML)"
     )

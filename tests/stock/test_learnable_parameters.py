@@ -7,10 +7,10 @@ from typing import Any, Dict, List, Tuple
 
 import caffe
 import pytest
+from helpers.failures import refusal
 from helpers.nets import DATA, NETS, write_solver
 from helpers.runs import Both, step_both
 
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.learnable import LearnableParameter
@@ -199,9 +199,7 @@ def test_a_layer_that_has_the_name_of_one_with_weights_is_refused(workdir: Path)
 
 
 def refused(workdir: Path, net: str) -> None:
-    with pytest.raises(UserError) as caught:
-        found_in(workdir, net)
-    assert str(caught.value) == (
+    assert refusal(found_in, workdir, net) == (
         f"{workdir}/solver_net.prototxt: two layers are called 'a'; Caffe copies weights by layer "
         "name, so give them different names"
     )
@@ -214,9 +212,7 @@ def test_layers_without_weights_may_share_a_name(workdir: Path) -> None:
 
 
 def test_a_net_without_anything_to_learn_is_refused(workdir: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        found_in(workdir, DATA)
-    assert str(caught.value) == (
+    assert refusal(found_in, workdir, DATA) == (
         f"{workdir}/solver_net.prototxt: the train net has no learnable parameters"
     )
 
@@ -239,16 +235,9 @@ BROKEN = {
 def test_a_net_that_caffe_cannot_build_is_refused_with_caffes_reason(
     workdir: Path, reason: str
 ) -> None:
-    said = refusal_of(workdir, net_of(BROKEN[reason], last="a"))
+    said = refusal(found_in, workdir, net_of(BROKEN[reason], last="a"))
     assert said.startswith(f"{workdir}/solver.prototxt: Caffe cannot build its nets: Caffe says:")
     assert reason in said
-
-
-def refusal_of(workdir: Path, net: str) -> str:
-    with pytest.raises(UserError) as caught:
-        found_in(workdir, net)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def python_layer(module: str) -> str:
@@ -266,13 +255,13 @@ def test_a_python_layer_that_fails_is_refused_with_its_exception(
         "    def setup(self, bottom, top):\n        raise ValueError('no such table')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(workdir))
-    said = refusal_of(workdir, net_of(python_layer("failing")))
+    said = refusal(found_in, workdir, net_of(python_layer("failing")))
     assert said.endswith("Caffe cannot build its nets: Caffe ended with: ValueError: no such table")
 
 
 def test_modules_are_found_as_in_caffe_train_not_in_the_working_directory(workdir: Path) -> None:
     (workdir / "mine.py").write_text("import caffe\nclass Mine(caffe.Layer):\n    pass\n")
-    said = refusal_of(workdir, net_of(python_layer("mine")))
+    said = refusal(found_in, workdir, net_of(python_layer("mine")))
     assert said.endswith("Caffe ended with: ModuleNotFoundError: No module named 'mine'")
 
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 from google.protobuf import text_format
+from helpers.failures import refusal_of_file
 from helpers.places import PROJECT
 
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.prototxt import read_text, to_text
 from caffe_pysgd.stock.solver_file import read_solver
-
-
-def refusal(read: Callable[[Path], Any], path: Path) -> str:
-    """Return what the refusal says after the path; all of it is one line."""
-    with pytest.raises(UserError) as caught:
-        read(path)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith(str(path))
-    return said[len(str(path)) :]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +61,7 @@ def test_a_solver_file_that_does_not_read_is_refused_naming_line_and_field(
 ) -> None:
     path = tmp_path / "solver.prototxt"
     path.write_text(text)
-    assert refusal(read_solver, path) == said
+    assert refusal_of_file(read_solver, path) == said
 
 
 @pytest.mark.parametrize(
@@ -98,18 +87,18 @@ def test_a_net_file_that_does_not_read_is_refused_naming_line_and_field(
 ) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    assert refusal(read_net, path) == said
+    assert refusal_of_file(read_net, path) == said
 
 
 def test_bytes_that_are_no_utf8_are_refused_where_they_mean_something(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
     for string in (b"'caf\xe9'", b"'caf\\351'"):
         path.write_bytes(b"base_lr: 1\nnet: " + string)
-        assert refusal(read_solver, path) == (
+        assert refusal_of_file(read_solver, path) == (
             ": a string in it is not UTF-8; save the file as UTF-8"
         )
     path.write_bytes(b"\xff\xfe\x80\x90")
-    assert ":1:1: Interpreting non ascii codepoint 255" in refusal(read_solver, path)
+    assert ":1:1: Interpreting non ascii codepoint 255" in refusal_of_file(read_solver, path)
 
 
 def test_a_comment_may_be_in_any_encoding_as_with_caffe(tmp_path: Path) -> None:
@@ -119,10 +108,10 @@ def test_a_comment_may_be_in_any_encoding_as_with_caffe(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused_in_one_line(tmp_path: Path) -> None:
-    assert refusal(read_solver, tmp_path / "no.prototxt") == (
+    assert refusal_of_file(read_solver, tmp_path / "no.prototxt") == (
         ": cannot be read: No such file or directory"
     )
-    assert refusal(read_solver, tmp_path) == ": cannot be read: Is a directory"
+    assert refusal_of_file(read_solver, tmp_path) == ": cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize("wrapping", ["layers {{ {} }}", "layers {{ layer {{ {} }} }}"])
@@ -131,7 +120,7 @@ def test_layers_of_before_caffe_1_are_refused_with_the_command_that_upgrades_the
 ) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(wrapping.format("name: 'x'"))
-    assert refusal(read_net, path) == (
+    assert refusal_of_file(read_net, path) == (
         ": uses the old 'layers { }' format; upgrade it with "
         f"'upgrade_net_proto_text {path} NEW.prototxt' and give the new file"
     )

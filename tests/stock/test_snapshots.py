@@ -8,9 +8,9 @@ from typing import Any, Callable, List, Tuple
 import caffe
 import numpy as np
 import pytest
+from helpers.failures import refusal_of_file
 from helpers.nets import DATA, NETS, SMALL, write_solver
 
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import read_model, read_solver_state
 
@@ -43,15 +43,6 @@ def trained(directory: Path, format: str, net: str = SMALL, **fields: Any) -> An
 def files(directory: Path, format: str) -> List[Path]:
     end = ".h5" if format == "HDF5" else ""
     return [directory / f"{format}_iter_3.{kind}{end}" for kind in ("caffemodel", "solverstate")]
-
-
-def refusal(read: Callable[[Path], Any], path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read(path)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith(str(path))
-    return said[len(str(path)) :]
 
 
 @pytest.mark.parametrize("format", ["BINARYPROTO", "HDF5"])
@@ -112,8 +103,8 @@ def test_a_model_is_no_solver_state_and_a_solver_state_no_model(
 ) -> None:
     trained(tmp_path, format)
     model, state = files(tmp_path, format)
-    assert refusal(read_solver_state, model) == f": is not a whole Caffe {STATE}"
-    assert refusal(read_model, state) == f": is not a whole Caffe {MODEL}"
+    assert refusal_of_file(read_solver_state, model) == f": is not a whole Caffe {STATE}"
+    assert refusal_of_file(read_model, state) == f": is not a whole Caffe {MODEL}"
 
 
 @pytest.mark.parametrize("format", ["BINARYPROTO", "HDF5"])
@@ -123,7 +114,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, format: str, part:
     for path, read in zip(files(tmp_path, format), (read_model, read_solver_state)):
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * part)])
-        assert refusal(read, path).startswith(": is not a whole Caffe ")  # type: ignore[arg-type]
+        assert refusal_of_file(read, path).startswith(": is not a whole Caffe ")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])
@@ -137,15 +128,15 @@ def test_a_file_that_is_something_else_is_refused(
 ) -> None:
     path = tmp_path / "snapshot"
     path.write_bytes(content)
-    assert refusal(read, path).startswith(": is not a whole Caffe ")
+    assert refusal_of_file(read, path).startswith(": is not a whole Caffe ")
 
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])
 def test_a_missing_file_and_a_folder_are_refused(
     tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
-    assert refusal(read, tmp_path / "no") == ": cannot be read: No such file or directory"
-    assert refusal(read, tmp_path) == ": cannot be read: Is a directory"
+    assert refusal_of_file(read, tmp_path / "no") == ": cannot be read: No such file or directory"
+    assert refusal_of_file(read, tmp_path) == ": cannot be read: Is a directory"
 
 
 def test_a_model_of_before_caffe_1_is_read(tmp_path: Path) -> None:

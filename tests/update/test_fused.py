@@ -6,16 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers.observers import Arrays, Figures
 
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
     RULES,
     HyperParameters,
-    Observer,
     Parameter,
     Statistics,
     Updater,
@@ -89,22 +89,6 @@ def assert_same(one: Updater, other: Updater) -> None:
             assert s[slot].tobytes() == t[slot].tobytes(), (p.name, slot)
 
 
-class Figures(Observer):
-    def __init__(self) -> None:
-        self.heard: List[Any] = []
-
-    def due(self, iteration: int) -> bool:
-        return False
-
-    def figures_due(self, iteration: int) -> bool:
-        return True
-
-    def measure(
-        self, iteration: int, rate: Any, parameter: Any, figures: Mapping[str, Statistics]
-    ) -> None:
-        self.heard.append((iteration, parameter.name, dict(figures)))
-
-
 OPTIONS = {
     "plain": {},
     "all": {"clip_gradients": 3, "iter_size": 3, "regularization_type": "L1"},
@@ -162,19 +146,13 @@ def test_parameters_may_have_rules_and_freezes_of_their_own() -> None:
 
 
 def test_an_observer_of_arrays_gets_them() -> None:
-    class Arrays(Observer):
-        seen = 0
-
-        def observe(self, *arguments: Any) -> None:
-            self.seen += 1
-
     observer = Arrays()
     fused, native = updater("fused", "adam", [observer]), updater("native", "adam")
     for some in (fused, native):
         fill(some, 0)
         some.step(0)
     assert_same(fused, native)
-    assert observer.seen == 6 * len(COUNTS)
+    assert len(observer.heard) == 6 * len(COUNTS)
 
 
 def test_arrays_that_moved_are_found() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping
+from typing import Any, List
 
 import numpy as np
 import pytest
+from helpers.observers import Figures
 
 from caffe_pysgd.update import (
     RULES,
@@ -39,26 +40,18 @@ def test_what_is_not_finite_is_counted_and_left_out() -> None:
     assert statistics(np.full(3, np.nan, np.float32)) == Statistics(0.0, 0.0, 0.0, 0.0, 0, 3)
 
 
-class Figures(Observer):
+class OddFigures(Figures):
     """Keeps the figures of odd iterations, and refuses iteration 2."""
 
     def __init__(self) -> None:
-        self.heard: List[Any] = []
+        super().__init__()
         self.ended: List[int] = []
-
-    def due(self, iteration: int) -> bool:
-        return False
 
     def figures_due(self, iteration: int) -> bool:
         return iteration % 2 == 1
 
     def begin(self, iteration: int, rate: Any, parameters: Any) -> bool:
         return iteration != 2
-
-    def measure(
-        self, iteration: int, rate: Any, parameter: Any, figures: Mapping[str, Statistics]
-    ) -> None:
-        self.heard.append((iteration, parameter.name, figures))
 
     def end(self, iteration: int, rate: Any) -> None:
         self.ended.append(iteration)
@@ -81,7 +74,7 @@ def _updater(rule: str, observer: Observer, **h: Any) -> Updater:
 
 @pytest.mark.parametrize("rule", ["sgd", "adam", "adamw", "lars"])
 def test_an_observer_gets_the_figures_it_asks_for(rule: str) -> None:
-    observer = Figures()
+    observer = OddFigures()
     updater = _updater(rule, observer, clip_gradients=0.5, iter_size=3)
     updater.step(0)
     assert not observer.heard and not observer.ended
@@ -101,7 +94,7 @@ def test_an_observer_gets_the_figures_it_asks_for(rule: str) -> None:
 
 
 def test_a_refused_update_changes_nothing_but_is_ended() -> None:
-    observer = Figures()
+    observer = OddFigures()
     updater = _updater("sgd", observer)
     updater.step(1)
     before = [(p.data.copy(), state["history"].copy()) for p, state in zip(

@@ -6,6 +6,8 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 import pytest
+from helpers.failures import refusal
+from helpers.observers import Arrays
 
 from caffe_pysgd import UpdateRule
 from caffe_pysgd.errors import UserError
@@ -13,7 +15,6 @@ from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
     RULES,
     HyperParameters,
-    Observer,
     Parameter,
     Stage,
     Updater,
@@ -99,12 +100,9 @@ def test_what_is_no_update_value_is_refused_by_name(
     (parameter,) = parameters(1)
     parameter.diff[...] = 2
     updater = Updater([parameter], H, Returns(value), make_kernels("numpy", None))
-    with pytest.raises(UserError) as error:
-        updater.step(17)
-    assert str(error.value).startswith(
-        "rule test_treatments:Returns, parameter ip0/0, iteration 17"
-    )
-    assert complaint in str(error.value)
+    said = refusal(updater.step, 17)
+    assert said.startswith("rule test_treatments:Returns, parameter ip0/0, iteration 17")
+    assert complaint in said
 
 
 LAYOUTS: Dict[str, Callable[[Any], Any]] = {
@@ -178,18 +176,15 @@ def test_an_exception_in_a_rule_names_rule_parameter_and_iteration() -> None:
         updater.step(5)
 
 
-class Recorder(Observer):
+class Recorder(Arrays):
     """Keeps all that it hears, at even iterations."""
 
     def __init__(self) -> None:
-        self.heard: List[Any] = []
+        super().__init__()
         self.ended: List[int] = []
 
     def due(self, iteration: int) -> bool:
         return iteration % 2 == 0
-
-    def observe(self, iteration: int, rate: Any, parameter: Any, stage: Any, array: Any) -> None:
-        self.heard.append((iteration, rate, parameter.name, stage, array.copy()))
 
     def end(self, iteration: int, rate: Any) -> None:
         self.ended.append(iteration)

@@ -13,7 +13,7 @@ from helpers.solvers import (
     everything,
     native,
     same_trails,
-    snapshot_name,
+    snapshot_after,
     trail,
     weights_of,
     write_pair,
@@ -63,11 +63,9 @@ def test_what_is_set_in_the_middle_is_what_a_restarted_native_solver_would_have(
 ) -> None:
     changed = SETTINGS[setting]
     stock, ours = write_pair(workdir)
-    first = native(stock)
-    first.step(4)
-    first.snapshot()
+    state = snapshot_after(stock, 4)
     again = native(write_solver(workdir / "stock", **changed))
-    again.restore(str(snapshot_name(stock, 4)))
+    again.restore(str(state))
     caffe.set_random_seed(2)
     expected = trail(again, 5)
     solver = get_solver(ours)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from helpers.audits import write_audit, write_sessions
 from helpers.nets import write_solver
+from helpers.recorded_runs import change
 
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.views.report import write_report
@@ -75,10 +75,7 @@ def test_a_changed_figure_breaks_the_ledger_where_it_was_changed(workdir: Path) 
     _, ledger, _ = verdicts_of(audit)
     assert (ledger.state, ledger.title) == ("good", "Ledger whole")
     assert ledger.text.startswith("30 recorded updates follow each other")
-    connection = sqlite3.connect(audit)
-    connection.execute("UPDATE figures SET zeros = zeros + 1 WHERE iteration = 17")
-    connection.commit()
-    connection.close()
+    change(audit, "UPDATE figures SET zeros = zeros + 1 WHERE iteration = 17")
     _, ledger, _ = verdicts_of(audit)
     assert (ledger.state, ledger.title) == ("bad", "Ledger broken at iteration 17")
     _, ledger, _ = verdicts_of(audit, check=False)
