@@ -57,14 +57,14 @@ def test_audit_alone_and_true_ask_for_one_and_false_for_none(workdir: Path) -> N
 @pytest.mark.parametrize(
     ("audit", "said"),
     [
-        ("{every: 0}", "audit.every: found 0, allowed is greater than or equal to 1"),
+        ("{every: 0}", "audit.every: got 0; expected greater than or equal to 1"),
         ("{evry: 1}", "audit.evry: unknown key; did you mean 'every'?"),
-        ("{on_nonfinite: stop}", "audit.on_nonfinite: found 'stop', allowed is 'raise', 'skip' or"),
+        ("{on_nonfinite: stop}", "audit.on_nonfinite: got 'stop'; expected 'raise', 'skip' or"),
         ("{probes: [{param: conv/0, at: 1}]}", "audit.probes[0].at: unknown key"),
-        ("{probes: [{param: con/0, index: [0]}]}", "'con/0', which is no parameter; did you mean"),
-        ("{probes: [{param: conv/0, index: [5, 0, 0, 0]}]}", "has the shape [5, 2, 3, 3]"),
-        ("{probes: [{param: conv/0, index: [90]}]}", "has the shape [5, 2, 3, 3]"),
-        ("7", "audit: found 7, allowed is"),
+        ("{probes: [{param: con/0, index: [0]}]}", "got 'con/0'; expected one of conv/0, "),
+        ("{probes: [{param: conv/0, index: [5, 0, 0, 0]}]}", "within its shape [5, 2, 3, 3]"),
+        ("{probes: [{param: conv/0, index: [90]}]}", "within its shape [5, 2, 3, 3]"),
+        ("7", "audit: got 7; expected"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(workdir: Path, audit: str, said: str) -> None:

@@ -17,7 +17,7 @@ from helpers.recorded_runs import TESTED, dump, record, record_iterations, rows,
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import check_ledger
-from caffe_pysgd.audit.diff import compare_ledgers
+from caffe_pysgd.audit.diff import compare_audits
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.update import Stage
 from caffe_pysgd.update.statistics import statistics
@@ -54,7 +54,7 @@ def test_the_hosts_record_the_same_bits(
     for file in files[1:]:
         assert rows(file, f"{sql} FROM iterations") == first
         assert dump(file, tables) == dump(files[0], tables)
-        assert compare_ledgers(files[0], file).same
+        assert compare_audits(files[0], file).same
     tested = rows(files[0], "SELECT DISTINCT iteration FROM tests")
     assert tested == [(0,), (2,), (4,), (6,), (8,)]
     snapshots = [rows(file, "SELECT iteration, path, sha256 FROM snapshots") for file in files]

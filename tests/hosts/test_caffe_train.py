@@ -202,7 +202,7 @@ def test_a_failure_inside_a_layer_is_one_line_and_exit_code_2(workdir: Path) -> 
     break_hook(both)
     process = caffe_train(both.ours)
     assert failure_in_log(process) == (
-        "ValueError: kernels: found 'none', allowed are auto, fused, native, numpy"
+        "kernels: got 'none'; expected one of auto, fused, native, numpy"
     )
     assert "Traceback" not in process.stderr
     process = caffe_train(both.ours, CAFFE_PYSGD_TRACEBACK="1")

@@ -234,6 +234,7 @@ def test_mistakes_are_user_errors_before_any_solver_is_there(workdir: Path, make
     path = write_solver(workdir, type="AdaGrad", momentum=0.9)
     with pytest.raises(UserError, match="momentum"):
         make(path)
-    path = write_solver(workdir, snapshot=5, snapshot_prefix=workdir / "no" / "folder")
+    (workdir / "file").touch()
+    path = write_solver(workdir, snapshot=5, snapshot_prefix=workdir / "file" / "snapshot")
     with pytest.raises(UserError, match=r"snapshot.prefix"):
         make(path)

@@ -142,7 +142,7 @@ def test_both_type_and_solver_type_are_refused_as_caffe_refuses_them(tmp_path: P
 
 def test_an_average_loss_that_caffe_refuses_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, 'net: "a" average_loss: 0')
-    assert refusal(read_solver, path) == f"{path}: average_loss: found 0, allowed is 1 or more"
+    assert refusal(read_solver, path) == f"{path}: average_loss: got 0; expected 1 or more"
 
 
 @pytest.mark.parametrize("name", ["solver.prototxt", "deep/lenet.v2.prototxt", "bare"])

@@ -17,7 +17,7 @@ from caffe_pysgd import UserError, get_solver
 def test_a_class_refuses_a_file_of_another_type(workdir: Path, rule: str) -> None:
     path = write_solver(workdir, type=rule, **RULES_OF_CAFFE[rule])
     other = "SGD" if rule != "SGD" else "Adam"
-    said = f"type: found '{rule}', {other}Solver wants '{other}'"
+    said = f"type: got '{rule}'; expected '{other}' .{other}Solver."
     with pytest.raises(UserError, match=said):
         getattr(caffe_pysgd, f"{other}Solver")(path)
     assert get_solver(path).param.type == rule
