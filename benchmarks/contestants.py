@@ -149,4 +149,4 @@ def native_solver(settings: Settings, width: int, folder: Path) -> Any:
     lines = {"net": f'"{net}"', "type": f'"{settings.solver_type}"', "lr_policy": '"fixed"'}
     fields: Dict[str, object] = {**lines, **settings.hyperparameters}
     solver.write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
-    return pycaffe.whole().get_solver(str(solver))
+    return pycaffe.package().get_solver(str(solver))

@@ -81,7 +81,7 @@ def solver_for(folder: Path, way: str, layers: List[str], momentum: float) -> An
     solver.write_text(
         f'net: "{net}"\ntype: "SGD"\nbase_lr: 0.0001\nlr_policy: "fixed"\nmomentum: {momentum}\n'
     )
-    return pycaffe.whole().get_solver(str(solver))
+    return pycaffe.package().get_solver(str(solver))
 
 
 def fill(blobs: List[Any]) -> None:

@@ -139,7 +139,7 @@ def train(host: str, solver: Path, length: Length) -> tuple[float, float]:
         text=True,
     )
     if process.returncode:
-        sys.exit(f"{host}: {pycaffe.last_words(process.stderr)}")
+        sys.exit(f"{host}: {pycaffe.failure_reason(process.stderr)}")
     lines = (0, length.warm_up, sum(length))
     ready, warm, done = (clock(process.stderr, line, began.year) for line in lines)
     return (ready - began).total_seconds(), (done - warm).total_seconds()

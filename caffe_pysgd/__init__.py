@@ -63,8 +63,8 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'caffe_pysgd' has no attribute '{name}'")
     if name not in __all__:  # so that a program changes over with `import caffe_pysgd as caffe`
-        return getattr(pycaffe.whole(), name)
+        return getattr(pycaffe.package(), name)
     module = _MODULES.get(name, _SOLVERS)
     if module.startswith("caffe_pysgd.hosts"):
-        pycaffe.whole()  # whoever drives Caffe from Python wants net.params, net.blobs, ...
+        pycaffe.package()  # whoever drives Caffe from Python wants net.params, net.blobs, ...
     return getattr(importlib.import_module(module), name)

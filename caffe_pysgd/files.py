@@ -75,7 +75,7 @@ def lock_folder(folder: Path) -> int:
     return descriptor
 
 
-def write_whole(contents: Mapping[Path, str]) -> None:
+def write_files(contents: Mapping[Path, str]) -> None:
     """Write text files, and rename them into place once all are written.
 
     Raises:
@@ -92,7 +92,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UserError: the file cannot be written; what was there stays as it was.
     """
-    write_whole({path: json.dumps(content, indent=2) + "\n"})
+    write_files({path: json.dumps(content, indent=2) + "\n"})
 
 
 def _reason(error: OSError) -> str:

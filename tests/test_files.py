@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import lock_folder, replacing, write_whole
+from caffe_pysgd.files import lock_folder, replacing, write_files
 
 
 def test_a_failure_leaves_what_was_there(workdir: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_failure_leaves_what_was_there(workdir: Path) -> None:
 def test_a_link_stays_a_link(workdir: Path) -> None:
     Path("real").write_text("before")
     os.symlink("real", "link")
-    write_whole({Path("link"): "after"})
+    write_files({Path("link"): "after"})
     assert Path("link").is_symlink() and Path("real").read_text() == "after"
 
 
@@ -34,7 +34,7 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(workdir: Path) -> None:
     heard = []
     reader = threading.Thread(target=lambda: heard.append(Path("pipe").read_text()))
     reader.start()
-    write_whole({Path("pipe"): "content"})
+    write_files({Path("pipe"): "content"})
     reader.join(10)
     assert heard == ["content"]
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
@@ -50,7 +50,7 @@ def test_a_device_that_is_full_is_told_and_stays_a_device(workdir: Path) -> None
     except OSError:
         pytest.skip("devices cannot be made here")
     with pytest.raises(UserError, match="full: cannot be written: No space left on device"):
-        write_whole({Path("full"): "content"})
+        write_files({Path("full"): "content"})
     assert stat.S_ISCHR(os.stat("full").st_mode)
 
 

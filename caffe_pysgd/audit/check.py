@@ -1,4 +1,4 @@
-"""Checking a ledger: whether the chain is whole, and if not, where it was broken."""
+"""Checking a ledger: whether the chain is intact, and if not, where it was broken."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Checked:
     """What a check found.
 
     Attributes:
-        whole: whether every row is as it was recorded, and none is missing or added.
+        intact: whether every row is as it was recorded, and none is missing or added.
         sessions, iterations: how many were found to be as recorded.
         last_iteration: the last of these iterations.
         last_hash: what the chain ends with. Who keeps it elsewhere can prove that the whole file is
             the one of that time.
-        session, iteration: where it was broken; None where it is whole. Without an iteration, it is
-            what the session says of itself.
+        session, iteration: where it was broken; None where it is intact. Without an iteration, it
+            is what the session says of itself.
         reason: what is wrong there.
     """
 
-    whole: bool
+    intact: bool
     sessions: int
     iterations: int
     last_iteration: Optional[int]
@@ -47,10 +47,10 @@ class Checked:
 
     def __str__(self) -> str:
         """Return what a person wants to read, in one line."""
-        if self.whole:
+        if self.intact:
             upto = "" if self.last_iteration is None else f" up to {self.last_iteration}"
             return (
-                f"whole: {_number(self.sessions, 'session')}, "
+                f"intact: {_number(self.sessions, 'session')}, "
                 f"{_number(self.iterations, 'iteration')}{upto}, last hash {self.last_hash}"
             )
         where = "" if self.session is None else f" in session {self.session}"
@@ -60,7 +60,7 @@ class Checked:
 
 
 def check_ledger(path: Path) -> Checked:
-    """Return whether a ledger is whole, and if not, where it is broken first.
+    """Return whether a ledger is intact, and if not, where it is broken first.
 
     Raises:
         UserError: there is no audit in the file.
@@ -100,9 +100,9 @@ class _Check:
         self.session = None
         return self._found(True, None, "")
 
-    def _found(self, whole: bool, iteration: Optional[int], reason: str) -> Checked:
+    def _found(self, intact: bool, iteration: Optional[int], reason: str) -> Checked:
         return Checked(
-            whole,
+            intact,
             self.sessions,
             self.iterations,
             self.last_iteration,

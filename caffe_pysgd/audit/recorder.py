@@ -1,4 +1,4 @@
-"""The recorder: an observer that writes down what it sees and hears."""
+"""The recorder: an observer that writes down what happens."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Recorder(Observer):
         self._forget()
 
     def nonfinite(self, iteration: int, found: Sequence[NonFinite], skipped: bool) -> None:
-        """Hear of gradients that are not finite, and whether the update was skipped for that."""
+        """Called with gradients that are not finite, and whether the update was skipped."""
         self._bad, self._skipped = found, skipped
 
     def tested(
@@ -122,7 +122,7 @@ class Recorder(Observer):
         self._between("snapshots", iteration, rows)
 
     def event(self, iteration: Optional[int], kind: str, message: str) -> None:
-        """Hear of something else that is worth to be found later."""
+        """Record something else that is worth finding later."""
         self._events += 1
         self._between("events", iteration, [(self._events, kind, message)])
 

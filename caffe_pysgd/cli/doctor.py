@@ -14,15 +14,15 @@ def doctor() -> None:
     """Say which Caffe, kernels, BLAS and versions there are, and whether training can run.
 
     Tries, inside the real `caffe` binary, what the Python update needs there. Exit code 0 if
-    training can run, else 2, with what is wrong and how to mend it.
+    training can run, else 2, with what is wrong and how to fix it.
     """
     findings = []
     for finding in diagnose_installation():
         findings.append(finding)
-        click.echo(f"{'FAIL' if finding.mend else 'ok':<5}{finding.subject:<22}{finding.found}")
-    problems = [finding for finding in findings if finding.mend]
+        click.echo(f"{'FAIL' if finding.fix else 'ok':<5}{finding.subject:<22}{finding.found}")
+    problems = [finding for finding in findings if finding.fix]
     for problem in problems:
-        click.echo(f"caffe-pysgd: {problem.subject}: {problem.mend}", err=True)
+        click.echo(f"caffe-pysgd: {problem.subject}: {problem.fix}", err=True)
     if not problems:
         click.echo("training can run")
     sys.exit(2 if problems else 0)

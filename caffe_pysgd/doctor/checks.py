@@ -30,12 +30,12 @@ class Finding:
     Attributes:
         subject: what it is.
         found: what was found.
-        mend: what to do if training cannot run because of it; empty if it can.
+        fix: what to do if training cannot run because of it; empty if it can.
     """
 
     subject: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose_installation() -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def diagnose_installation() -> Iterator[Finding]:
     usable = True
     for package, module in (("numpy", "numpy"), ("protobuf", "google.protobuf.message")):
         finding = _package(package, module)
-        usable = usable and not finding.mend
+        usable = usable and not finding.fix
         yield finding
     if not usable:
         return
@@ -166,15 +166,15 @@ def _probe(program: Path, directory: Path) -> Iterator[Finding]:
         raise UserError(f"{program} cannot be started: {error.strerror}") from error
     log = process.stderr.decode(errors="replace")
     if not report.exists():
-        yield Finding("inside caffe", "no Python layer runs", pycaffe.last_words(log))
+        yield Finding("inside caffe", "no Python layer runs", pycaffe.failure_reason(log))
         return
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     outcomes: Dict[str, Dict[str, str]] = {}
     for trying, outcome in zip(lines[::2], [*lines[1::2], _death(process.returncode)]):
         outcomes[trying["trying"]] = outcome
     for name, outcome in outcomes.items():
-        mend = "" if "found" in outcome else f"{name} does not work inside caffe: {_VERSIONS}"
-        yield Finding(f"{name} inside caffe", outcome.get("found") or outcome["failed"], mend)
+        fix = "" if "found" in outcome else f"{name} does not work inside caffe: {_VERSIONS}"
+        yield Finding(f"{name} inside caffe", outcome.get("found") or outcome["failed"], fix)
 
 
 def _death(returncode: int) -> Dict[str, str]:

@@ -56,21 +56,21 @@ class CaffesLoop:
             self._in_passes = self._in_tests = False
 
     def iteration_begins(self) -> None:
-        """Hear that tests, if any, are over, and passes begin."""
+        """Called when tests, if any, are over and the passes begin."""
         self._in_passes, self._in_tests = True, False
         self._losses.begin_iteration()
         for observer in self._observers:
             observer.iteration_begins()
 
     def gradients_ready(self, iteration: int) -> None:
-        """Hear that all passes are over, and tell their loss."""
+        """Called when all passes are over; report their loss."""
         self._in_passes = False
         loss = self._losses.complete(iteration)
         for observer in self._observers:
             observer.loss(*loss)
 
     def iteration_ends(self) -> None:
-        """Hear that the update is over; a test may follow."""
+        """Called after the update; a test may follow."""
         self._in_tests = True
 
     def _before_backward(self, layer: int) -> None:

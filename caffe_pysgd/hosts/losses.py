@@ -63,15 +63,15 @@ class Losses:
         self._sum = F(0)
 
     def begin_step(self, iteration: int) -> None:
-        """Hear that ``Step`` was called: that begins the smoothed loss anew."""
+        """Called when ``Step`` begins, which resets the smoothed loss."""
         self._smoothed = SmoothedLoss(iteration, self._average_loss)
 
     def begin_iteration(self) -> None:
-        """Hear that the first forward of an iteration begins."""
+        """Called before the first forward pass of an iteration."""
         self._sum = F(0)
 
     def pass_begins(self) -> None:
-        """Hear that a forward begins."""
+        """Called before a forward pass."""
         self._pass = F(0)
 
     @as_silent_as_c
@@ -81,7 +81,7 @@ class Losses:
 
     @as_silent_as_c
     def pass_ends(self) -> None:
-        """Hear that a forward is over."""
+        """Called after a forward pass."""
         self._sum += self._pass
 
     def complete(self, iteration: int) -> Tuple[np.float32, np.float32]:

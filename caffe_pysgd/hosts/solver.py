@@ -243,11 +243,9 @@ class Solver:
             super().__setattr__(name, value)
             return
         if name not in HyperParameters.__dataclass_fields__:
-            mend = (
-                "" if hasattr(self, name) else nearest(name, HyperParameters.__dataclass_fields__)
-            )
-            if mend and not name.startswith("_"):
-                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'{mend}")
+            fix = "" if hasattr(self, name) else nearest(name, HyperParameters.__dataclass_fields__)
+            if fix and not name.startswith("_"):
+                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'{fix}")
             super().__setattr__(name, value)
             return
         known_to_caffe = name in _IN_PARAM

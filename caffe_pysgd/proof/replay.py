@@ -13,7 +13,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.proof.rerun import Retraining, working_directory
 
 Progress = Callable[[int, int], None]
-"""Hears how many iterations of how many are done."""
+"""Called with how many iterations are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def replay(store: Store, first: int, last: int, progress: Progress) -> Replay:
         store: the audit.
         first, last: the iterations to compare; each session that recorded any of them is trained
             again from its start, or from a snapshot that it took before the first.
-        progress: hears how it goes on.
+        progress: called as it goes on.
 
     Raises:
         UserError: nothing was recorded there, or a session cannot be trained again.

@@ -25,7 +25,7 @@ PathLike = Union[str, Path]
 
 
 @dataclass(frozen=True)
-class Departure:
+class Divergence:
     """The first value at which the native solver and the shadow part.
 
     Attributes:
@@ -56,7 +56,7 @@ class Departure:
         return (
             f"iteration {self.iteration}, {self.parameter}, index {self.index}: "
             f"expected {_both(self.expected)}, found {_both(self.found)}; "
-            f"they part at stage: {self.stage}"
+            f"they diverge at stage: {self.stage}"
         )
 
 
@@ -69,21 +69,21 @@ class ShadowReport:
         values: how many values that were: every weight after every update.
         differ: how many differ in at least one bit.
         max_ulp: the greatest distance, in units in the last place.
-        departure: the first that differs, or None.
+        divergence: the first that differs, or None.
     """
 
     iterations: int
     values: int
     differ: int
     max_ulp: int
-    departure: Optional[Departure]
+    divergence: Optional[Divergence]
 
     def __str__(self) -> str:
         summary = (
             f"shadow: {self.differ} of {self.values} values differ, max {self.max_ulp} ulp, "
             f"after {self.iterations} iterations"
         )
-        return f"{self.departure}\n{summary}" if self.departure else summary
+        return f"{self.divergence}\n{summary}" if self.divergence else summary
 
 
 def shadow(solver: Any, source: Any, snapshot: Optional[PathLike] = None) -> Shadow:
@@ -148,7 +148,7 @@ class Shadow:
         self._lost = False
         self._other_rate = False
         self._iterations = self._values = self._differ = self._max_ulp = 0
-        self.departure: Optional[Departure] = None
+        self.divergence: Optional[Divergence] = None
         this = weakref.ref(self)  # Caffe keeps the callback for as long as the solver lives
         solver.add_callback(_call(this, Shadow._on_start), _call(this, Shadow._on_gradients_ready))
 
@@ -187,7 +187,7 @@ class Shadow:
 
     def _is_next(self, iteration: int) -> bool:
         if not self._lost and iteration != self._next:
-            self._depart(Departure(iteration, "", 0, "iteration", self._next, iteration))
+            self._diverge(Divergence(iteration, "", 0, "iteration", self._next, iteration))
             self._lost = True
         return not self._lost
 
@@ -206,7 +206,7 @@ class Shadow:
     def report(self) -> ShadowReport:
         """What was found so far; the last update may still wait to be compared."""
         return ShadowReport(
-            self._iterations, self._values, self._differ, self._max_ulp, self.departure
+            self._iterations, self._values, self._differ, self._max_ulp, self.divergence
         )
 
     def check_history(self, state_file: PathLike) -> List[Comparison]:
@@ -240,7 +240,7 @@ class Shadow:
                 self._count(one, parameter.data, found, self._next - 1, stage)
         if self._pending:
             self._iterations += 1
-        self._pending, self._compared = False, self.departure is None
+        self._pending, self._compared = False, self.divergence is None
 
     def _weights(self) -> Iterator[Tuple[Parameter, Any]]:
         for settings, parameter, blob in zip(
@@ -266,12 +266,12 @@ class Shadow:
         self._max_ulp = max(self._max_ulp, one.max_ulp)
         if one.first is not None:
             values = float(expected[one.first]), float(found[one.first])
-            self._depart(Departure(iteration, one.name, one.first, stage, *values))
+            self._diverge(Divergence(iteration, one.name, one.first, stage, *values))
 
-    def _depart(self, departure: Departure) -> None:
-        if self.departure is None:
-            self.departure = departure
-            pycaffe.compiled().log(f"caffe-pysgd: shadow: {departure}")
+    def _diverge(self, divergence: Divergence) -> None:
+        if self.divergence is None:
+            self.divergence = divergence
+            pycaffe.compiled().log(f"caffe-pysgd: shadow: {divergence}")
 
     def _living(self) -> Solver:
         solver = self._solver()

@@ -206,7 +206,7 @@ def _run(command: Sequence[str], log_path: Path, progress: Progress) -> str:
             process.wait()
     text = log_path.read_text(errors="replace")
     if process.returncode != 0:
-        raise UserError(f"training failed: {pycaffe.last_words(text)}")
+        raise UserError(f"training failed: {pycaffe.failure_reason(text)}")
     return text
 
 

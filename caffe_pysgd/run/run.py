@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Tuple
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
 from caffe_pysgd.run.settings import ParameterSettings, UpdateSettings
 from caffe_pysgd.stock.learnable import LearnableParameter
@@ -154,7 +154,7 @@ class Run:
         """
         origin = f"# Written by caffe-pysgd from {self.source}.\n"
         solver_path = directory / "solver.prototxt"
-        write_whole(
+        write_files(
             {
                 directory / "net.prototxt": origin + to_text(net),
                 solver_path: origin + to_text(solver),

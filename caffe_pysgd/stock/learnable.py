@@ -120,7 +120,7 @@ def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
         prototxt.write_text(to_text(stated), encoding="utf-8")
         outcome = run_with_caffe(_build_here, str(prototxt), str(answer))
         if outcome.status != 0:
-            reason = pycaffe.last_words(outcome.log)
+            reason = pycaffe.failure_reason(outcome.log)
             raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
         layers: List[Dict[str, Any]] = json.loads(answer.read_text())
         return layers

@@ -72,7 +72,7 @@ def compiled() -> Any:
     return _import("_caffe")
 
 
-def whole() -> Any:
+def package() -> Any:
     """Return the whole package ``caffe``, with what its Python half adds to nets.
 
     Raises:
@@ -169,7 +169,7 @@ _FRAME = re.compile(r"^ +@ +0x\w+ (?P<function>caffe::\S+)$", re.MULTILINE)
 _OURS = re.compile(r"^caffe-pysgd: (?P<what>.*)$", re.MULTILINE)
 
 
-def last_words(log: str) -> str:
+def failure_reason(log: str) -> str:
     """Return, from the log of a Caffe that died, the one line that says why."""
     ours = _OURS.search(log)
     if ours:

@@ -45,7 +45,7 @@ class Refused(Exception):
         error = _ERROR.search(log)
         self.line = int(error["line"]) if error and error["line"] else None
         self.column = int(error["column"]) if error and error["line"] else None
-        self.what = error["what"].strip() if error else pycaffe.last_words(log)
+        self.what = error["what"].strip() if error else pycaffe.failure_reason(log)
         super().__init__(self.what)
 
 
@@ -77,7 +77,7 @@ def read_as_caffe(path: Path, kind: str) -> bytes:
         if outcome.status == _NOT_UTF8:
             raise NotUTF8
         if outcome.status != _READ_IT:
-            raise NoReader(pycaffe.last_words(outcome.log))
+            raise NoReader(pycaffe.failure_reason(outcome.log))
         return answer.read_bytes()
 
 

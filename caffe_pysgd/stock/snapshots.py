@@ -313,4 +313,4 @@ def _read_message(path: Path, empty: Any, what: str) -> Any:
 
 
 def _not_a(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: is not a whole Caffe {what}")
+    return UserError(f"{path}: is not a complete Caffe {what}")

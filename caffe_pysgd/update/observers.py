@@ -1,9 +1,9 @@
 """What an observer is told, and when.
 
-The updater tells what it does: every array at every stage, or only the figures that describe them.
-The host tells what happens around the update: the loss, tests, snapshots. Neither knows who
-listens; the audit, the guard against non-finite gradients, the figures in Caffe's log and the
-progress bar all hang on this one interface.
+The updater reports what it does: every array at every stage, or only statistics of them. The host
+reports what happens around the update: the loss, tests, snapshots. Neither knows who listens. The
+audit, the guard against non-finite gradients, the statistics in Caffe's log and the progress bar
+all use this one interface.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Stage(Enum):
-    """The stages of one update, in the order in which an observer hears of them.
+    """The stages of one update, in the order in which an observer sees them.
 
     The first comes for all parameters before the others, because clipping looks at all of them; the
     others come parameter by parameter, and not for one that is frozen.
@@ -56,7 +56,7 @@ class Observer:
         return False
 
     def begin(self, iteration: int, rate: np.float32, parameters: Sequence[Parameter]) -> bool:
-        """Hear that all gradients are complete; return whether the update shall be applied.
+        """Called when all gradients are complete; return whether to apply the update.
 
         This one is called at every iteration. Where an observer refuses, weights and history stay
         as they are, and ``end`` is called.
@@ -80,14 +80,14 @@ class Observer:
         parameter: Parameter,
         figures: Mapping[str, Statistics],
     ) -> None:
-        """Hear the figures of one parameter that was updated.
+        """Called with the statistics of one parameter that was updated.
 
         They are by name: ``gradient`` (raw, as in the stage of that name), ``regularized``, the
         rule's slots (``history``, or ``m`` and ``v``, ...), ``update``, ``data`` (the new weights).
         """
 
     def end(self, iteration: int, rate: np.float32) -> None:
-        """Hear that the update of this iteration is complete.
+        """Called when the update of this iteration is complete.
 
         Called where arrays or figures were due, and where some observer refused the update.
         """
@@ -95,24 +95,24 @@ class Observer:
     # -- around it, told by the host --------------------------------------------------------------
 
     def restored(self) -> None:
-        """Hear that the solver goes on from a snapshot."""
+        """Called when the solver resumes from a snapshot."""
 
     def iteration_begins(self) -> None:
-        """Hear that the first forward of an iteration begins."""
+        """Called before the first forward pass of an iteration."""
 
     def loss(self, raw: np.float32, smoothed: np.float32) -> None:
-        """Hear the loss of the iteration whose update follows, as Caffe computes it."""
+        """Called with the loss of the iteration whose update follows, as Caffe computes it."""
 
     def updated(self, iteration: int, rate: np.float32, clipping: Optional[Clipping]) -> None:
-        """Hear that the update is over; ``clipping`` is what ``clip_gradients`` did, or None.
+        """Called after every update; ``clipping`` is what ``clip_gradients`` did, or None.
 
-        Called at every iteration. A UserError that is raised here stops the training.
+        A UserError that is raised here stops the training.
         """
 
     def tested(
         self, iteration: Optional[int], net: int, scores: Sequence[Tuple[int, str, Any]]
     ) -> None:
-        """Hear mean test scores.
+        """Called with mean test scores.
 
         Args:
             iteration: at which Caffe tests; None for that of the next update.
@@ -121,7 +121,7 @@ class Observer:
         """
 
     def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
-        """Hear that files of a snapshot were written, and are whole."""
+        """Called when the files of a snapshot are complete."""
 
     def close(self) -> None:
-        """Hear that training ends; it may go on with another iteration all the same."""
+        """Called when training ends; another iteration may follow all the same."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_files
 from caffe_pysgd.proof.verify import (
     compare_history,
     compare_weights,
@@ -53,7 +53,7 @@ def main() -> None:
     differ, count = (sum(getattr(w, field) for w in weights) for field in ("differ", "count"))
     console.print(f"{differ:,} of {count:,} weights differ.", style="bold", highlight=False)
     found = verdict(weights, compare_history(run, native, python), iterations)
-    write_whole({RUNS / "python" / "verify.json": json.dumps(found) + "\n"})
+    write_files({RUNS / "python" / "verify.json": json.dumps(found) + "\n"})
     page = write_report([RUNS / "python"], None, check=True)
     console.print(f"What the solver did, to look at in a browser: {page}", soft_wrap=True)
     console.print("The next thing to type: .venv/bin/caffe-pysgd --help")

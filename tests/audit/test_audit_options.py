@@ -24,7 +24,7 @@ def test_without_an_audit_the_loss_the_manifest_and_hashes_are_left(
     done = cli(command, "solver.prototxt", GLOG_logtostderr="1")
     assert done.returncode == 0, done.stderr
     file = workdir / "runs/solver/audit.sqlite"
-    assert check_ledger(file).whole
+    assert check_ledger(file).intact
     counted = {table: len(found) for table, found in dump(file, ("figures", "updates")).items()}
     assert counted == {"figures": 0, "updates": 0}
     found = rows(file, "SELECT count(*), count(loss), count(weights_hash) FROM iterations")

@@ -51,7 +51,7 @@ def train_and_kill(cli: Any, workdir: Path, moments: int, **fields: Any) -> int:
         process.kill()
         process.wait()
         found = check_ledger(file)
-        assert found.whole, found.reason
+        assert found.intact, found.reason
         last = -1 if found.last_iteration is None else found.last_iteration
         assert last >= seen
         assert found.iterations == last + 1
@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_in_the_same_ledger(cli: Callable, workdir: Path) -
     resumed = cli("train", source, f"--snapshot={snapshot}", "--iterations=20")
     assert resumed.returncode == 0, resumed.stderr
     found = check_ledger(file)
-    assert (found.whole, found.sessions) == (True, 2)
+    assert (found.intact, found.sessions) == (True, 2)
     assert found.iterations == before.iterations + 10
     with Store(file) as store:
         assert list(store.series("loss")[0]) == list(range(20))

@@ -46,9 +46,9 @@ def copy(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(recorded, tmp_path / "audit.sqlite"))
 
 
-def test_what_was_recorded_is_whole(recorded: Path) -> None:
+def test_what_was_recorded_is_intact(recorded: Path) -> None:
     found = check_ledger(recorded)
-    assert (found.whole, found.sessions, found.iterations) == (True, 2, 12), found.reason
+    assert (found.intact, found.sessions, found.iterations) == (True, 2, 12), found.reason
     assert found.last_iteration == 9
     ((closing,),) = rows(recorded, "SELECT closing FROM sessions WHERE session = 2")
     assert found.last_hash == closing
@@ -89,7 +89,7 @@ def test_each_changed_value_is_found_and_its_iteration_named(copy: Path, table: 
             change = f"UPDATE {table} SET {column} = ? WHERE {where}"
             connection.execute(change, [other(row[column], kind), *key])
             checked = check_ledger(copy)
-            assert not checked.whole, (table, column, row)
+            assert not checked.intact, (table, column, row)
             iterations = rows(copy, "SELECT iteration FROM iterations WHERE session = ?", key[0])
             if column not in ("closing", "ended"):
                 assert checked.session == row["session"]
@@ -97,7 +97,7 @@ def test_each_changed_value_is_found_and_its_iteration_named(copy: Path, table: 
                 assert checked.iteration == expected, (table, column, row, checked)
             connection.execute(change, [row[column], *key])
     connection.close()
-    assert check_ledger(copy).whole
+    assert check_ledger(copy).intact
 
 
 @pytest.mark.parametrize("table", [table for table in COLUMNS if table != "sessions"])
@@ -112,7 +112,7 @@ def test_a_row_that_is_removed_moved_or_added_is_found(copy: Path, table: str) -
             original = copy.read_bytes()
             change(copy, sql, *key)
             checked = check_ledger(copy)
-            assert not checked.whole, (sql, key)
+            assert not checked.intact, (sql, key)
             copy.write_bytes(original)
 
 
@@ -133,7 +133,7 @@ def test_a_row_that_is_removed_moved_or_added_is_found(copy: Path, table: str) -
 )
 def test_larger_changes_are_found(copy: Path, sql: str) -> None:
     change(copy, sql)
-    assert not check_ledger(copy).whole
+    assert not check_ledger(copy).intact
 
 
 def flip(file: Path, position: int, bit: int) -> None:
@@ -157,7 +157,7 @@ def test_a_flipped_bit_of_a_recorded_value_is_found_and_its_iteration_named(copy
             continue
         flip(copy, content.index(value) + generator.randrange(8), generator.randrange(8))
         checked = check_ledger(copy)
-        assert (checked.whole, checked.session, checked.iteration) == (False, session, iteration)
+        assert (checked.intact, checked.session, checked.iteration) == (False, session, iteration)
         copy.write_bytes(content)
         tried += 1
     assert tried > 30
@@ -169,17 +169,17 @@ def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(recorded: Path, copy
     found = 0
     for _ in range(250):
         flip(copy, generator.randrange(len(content)), generator.randrange(8))
-        whole = is_whole(copy)
-        if whole:
+        intact = is_intact(copy)
+        if intact:
             assert dump(copy, COLUMNS) == original
-        found += not whole
+        found += not intact
         copy.write_bytes(content)
     assert found > 100
 
 
-def is_whole(file: Path) -> bool:
+def is_intact(file: Path) -> bool:
     try:
-        return check_ledger(file).whole
+        return check_ledger(file).intact
     except UserError:  # not even recognizable as an audit
         return False
 
@@ -188,13 +188,13 @@ def test_a_file_that_is_cut_short_is_found(recorded: Path, copy: Path) -> None:
     content = recorded.read_bytes()
     for part in (0.25, 0.5, 0.9):
         copy.write_bytes(content[: int(len(content) * part)])
-        assert not is_whole(copy)
+        assert not is_intact(copy)
 
 
 def test_it_says_in_one_line_what_it_found() -> None:
     lines: List[Tuple[Checked, str]] = [
-        (Checked(True, 1, 2, 1, "ab"), "whole: 1 session, 2 iterations up to 1, last hash ab"),
-        (Checked(True, 0, 0, None, "ab"), "whole: 0 sessions, 0 iterations, last hash ab"),
+        (Checked(True, 1, 2, 1, "ab"), "intact: 1 session, 2 iterations up to 1, last hash ab"),
+        (Checked(True, 0, 0, None, "ab"), "intact: 0 sessions, 0 iterations, last hash ab"),
         (
             Checked(False, 0, 2, 1, "ab", 1, 2, "why"),
             "broken at iteration 2 in session 1: why",

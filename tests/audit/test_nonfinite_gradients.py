@@ -47,7 +47,7 @@ def test_a_gradient_that_is_not_finite_stops_training_with_a_sentence(
     assert "training stops here" in said
     file = workdir / "run/audit.sqlite"
     found = check_ledger(file)
-    assert (found.whole, found.last_iteration) == (True, iteration)
+    assert (found.intact, found.last_iteration) == (True, iteration)
     assert found.iterations == (iteration + 1 if every == 1 else 2)
     kinds = rows(file, "SELECT iteration, kind, message FROM events")
     assert kinds[0][:2] == (iteration, "nonfinite")

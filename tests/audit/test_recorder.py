@@ -44,7 +44,7 @@ def test_the_hosts_record_the_same_bits(
             **fields,
         )
         files.append(record(cli, source, host))
-        assert check_ledger(files[-1]).whole
+        assert check_ledger(files[-1]).intact
     sql = "SELECT iteration, rate, loss, smoothed_loss, gradient_l2, clip_factor, weights_hash"
     first = rows(files[0], f"{sql} FROM iterations")
     assert [row[0] for row in first] == list(range(9))

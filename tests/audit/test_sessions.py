@@ -30,7 +30,7 @@ def test_a_resumed_run_goes_on_in_the_same_file(cli: Callable, workdir: Path, ho
         solver.step(5)
         solver.close()
     found = check_ledger(file)
-    assert (found.whole, found.sessions, found.iterations) == (True, 2, 6 + 5)
+    assert (found.intact, found.sessions, found.iterations) == (True, 2, 6 + 5)
     with Store(file) as store:
         assert list(store.series("loss")[0]) == list(range(9))
         assert [s.start_iteration for s in store.sessions()] == [0, 4]
@@ -52,7 +52,7 @@ def test_a_new_run_keeps_the_audit_of_the_run_before(
     assert kept == ["audit.1.sqlite", "audit.2.sqlite", "audit.sqlite"]
     for name in kept:
         found = check_ledger(file.with_name(name))
-        assert (found.whole, found.sessions, found.iterations) == (True, 1, 3)
+        assert (found.intact, found.sessions, found.iterations) == (True, 1, 3)
 
 
 def test_restoring_in_the_middle_begins_a_session(workdir: Path) -> None:
@@ -63,7 +63,7 @@ def test_restoring_in_the_middle_begins_a_session(workdir: Path) -> None:
     solver.iter = 11
     solver.step(2)
     solver.close()
-    assert check_ledger(workdir / "run").whole
+    assert check_ledger(workdir / "run").intact
     sql = "SELECT session, group_concat(iteration) FROM iterations GROUP BY session"
     found = rows(workdir / "run/audit.sqlite", sql)
     assert found == [(1, "0,1,2,3,4"), (2, "3,4"), (3, "11,12")]
@@ -92,7 +92,7 @@ def test_a_file_that_is_something_else_is_left_alone(workdir: Path) -> None:
     (workdir / "run/audit.sqlite").write_text("my diary")
     record_iterations(source, 1)
     assert (workdir / "run/audit.1.sqlite").read_text() == "my diary"
-    assert check_ledger(workdir / "run").whole
+    assert check_ledger(workdir / "run").intact
 
 
 def test_a_solver_that_is_dropped_or_outlives_the_program_ends_its_session(workdir: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_solver_that_is_dropped_or_outlives_the_program_ends_its_session(workd
     for name in ("audit.sqlite", "audit.1.sqlite"):
         ((ended,),) = rows(workdir / "run" / name, "SELECT ended FROM sessions")
         assert ended
-        assert check_ledger(workdir / "run" / name).whole
+        assert check_ledger(workdir / "run" / name).intact
 
 
 def test_it_can_be_read_while_training_runs(workdir: Path) -> None:
@@ -116,6 +116,6 @@ def test_it_can_be_read_while_training_runs(workdir: Path) -> None:
     with Store(workdir / "run") as store:
         for done in range(1, 9):
             assert store.span()[1] == done - 1
-            assert check_ledger(store.path).whole
+            assert check_ledger(store.path).intact
             solver.step(1)
     solver.close()

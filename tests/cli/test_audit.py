@@ -22,13 +22,13 @@ def recorded(workdir: Path, name: str, iterations: int = 6, **fields: Any) -> Pa
     return Path(name)
 
 
-def test_check_says_whether_the_ledger_is_whole(cli: Callable, workdir: Path) -> None:
+def test_check_says_whether_the_ledger_is_intact(cli: Callable, workdir: Path) -> None:
     run = recorded(workdir, "run")
     done = cli("audit", "check", run, "--json", "found.json")
     assert done.returncode == 0
-    assert done.stdout.startswith("run: whole: 1 session, 6 iterations up to 5, last hash ")
+    assert done.stdout.startswith("run: intact: 1 session, 6 iterations up to 5, last hash ")
     found = json.loads(Path("found.json").read_text())
-    assert (found["whole"], found["iterations"]) == (True, 6)
+    assert (found["intact"], found["iterations"]) == (True, 6)
     change(run / "audit.sqlite", "UPDATE updates SET ratio = 0.5 WHERE iteration = 3")
     done = cli("audit", "check", run / "audit.sqlite", "--json", "found.json")
     assert done.returncode == 1

@@ -12,7 +12,7 @@ from helpers.nets import write_solver
 from helpers.solvers import snapshot_name
 
 
-def test_a_native_training_does_not_depart(cli: Any, workdir: Path) -> None:
+def test_a_native_training_does_not_diverge(cli: Any, workdir: Path) -> None:
     path = write_solver(workdir, weight_decay=0.02, clip_gradients=2, iter_size=2)
     before = sorted(workdir.rglob("*"))
     process = cli("audit", "shadow", path.name, "--iterations=6")
@@ -30,9 +30,9 @@ def test_another_rounding_is_found(cli: Any, workdir: Path) -> None:
     assert process.returncode == 1, process.stderr
     found = json.loads(Path("out/found.json").read_text())
     assert 0 < found["differ"] < found["values"]
-    departure = found["departure"]
-    assert float.fromhex(departure["found_hex"]) == departure["found"] != departure["expected"]
-    assert f"{departure['parameter']}, index {departure['index']}" in process.stdout
+    divergence = found["divergence"]
+    assert float.fromhex(divergence["found_hex"]) == divergence["found"] != divergence["expected"]
+    assert f"{divergence['parameter']}, index {divergence['index']}" in process.stdout
 
 
 def test_it_goes_on_from_a_snapshot(cli: Any, workdir: Path) -> None:

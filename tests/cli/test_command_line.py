@@ -138,7 +138,7 @@ def test_a_command_that_cannot_run_there_says_so_in_one_line(
 ) -> None:
     write_solver(workdir)
     said = failure(cli("inject", "solver.prototxt", "--run-dir=d", PYTHONPATH=broken[0]))
-    assert any(mend in said for mend in ("'caffe-pysgd doctor' looks", "uninstall", "constraints"))
+    assert any(fix in said for fix in ("'caffe-pysgd doctor' looks", "uninstall", "constraints"))
     assert not (workdir / "d").exists()
 
 

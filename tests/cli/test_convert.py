@@ -164,7 +164,7 @@ def test_what_cannot_be_stripped_is_refused(cli: Callable, workdir: Path) -> Non
     Path("cut.caffemodel.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     for name in ("cut.caffemodel", "cut.caffemodel.h5"):
         assert failure(cli("convert", name, "out")) == (
-            f"{name}: is not a whole Caffe model (.caffemodel)"
+            f"{name}: is not a complete Caffe model (.caffemodel)"
         )
     assert "give --snapshot" in failure(cli("convert", "solver.prototxt", "out"))
     assert "No such file" in failure(cli("convert", "no.caffemodel", "out"))
@@ -203,7 +203,7 @@ def test_a_snapshot_of_another_run_is_refused(cli: Callable, workdir: Path) -> N
         ("other", "stock/snap_iter_4.solverstate", "is a snapshot of another net"),
         ("adam", "ours/snap_iter_4.solverstate", "holds the state of rule 'sgd'"),
         ("adam", "stock/snap_iter_4.solverstate", "another solver type"),
-        ("solver", "ours/snap_iter_4.caffemodel", "is not a whole Caffe solver state"),
+        ("solver", "ours/snap_iter_4.caffemodel", "is not a complete Caffe solver state"),
         ("solver", "no.solverstate", "No such file"),
     ):
         command = ["convert", f"{solver}.prototxt", "converted", "--snapshot", state]

@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_and_exits_with_1(cli: Any, here: Path) -> None:
         "diagnose: 2 faults: lr_mult is ignored; the momentum is missing, or the history is reset "
         "at every iteration"
     )
-    assert "  mend: local_rate = rate * lr_mult" in process.stdout
+    assert "  fix: local_rate = rate * lr_mult" in process.stdout
     verdict = json.loads(Path("v.json").read_text())
     assert (verdict["kind"], verdict["ok"], verdict["iterations"]) == ("fault", False, 3)
     assert [[f["key"] for f in one["any_of"]] for one in verdict["faults"]] == [

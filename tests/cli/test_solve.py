@@ -259,9 +259,9 @@ def test_mistakes_are_told_in_one_line_and_leave_nothing(cli: Callable, workdir:
     for flags, words in (
         (["--snapshot=no.solverstate"], "no.solverstate: cannot be read: No such file"),
         ([f"--snapshot={state}"], "is a snapshot of another net: it has no parameter hidden/0"),
-        (["--snapshot=other/solver_iter_2.caffemodel"], "is not a whole Caffe solver state"),
+        (["--snapshot=other/solver_iter_2.caffemodel"], "is not a complete Caffe solver state"),
         (["--weights=no.caffemodel"], "no.caffemodel: cannot be read: No such file"),
-        ([f"--weights={state}"], "is not a whole Caffe model"),
+        ([f"--weights={state}"], "is not a complete Caffe model"),
         (["--weights=a", "--snapshot=b"], "give --snapshot to resume or --weights to fine-tune"),
         (["--sigint_effect=explode"], "Invalid value for '--sigint_effect'"),
         (["--iterations=0"], "Invalid value for '--iterations'"),

@@ -129,10 +129,10 @@ def test_a_model_given_as_a_snapshot_and_the_reverse_are_refused(cli: Any, workd
     state = own_snapshot(cli, workdir)
     model = state.with_suffix(".caffemodel")
     assert failure(cli("train", "solver.prototxt", "--snapshot", model)) == (
-        f"{model}: is not a whole Caffe solver state (.solverstate)"
+        f"{model}: is not a complete Caffe solver state (.solverstate)"
     )
     assert failure(cli("train", "solver.prototxt", "--weights", state)) == (
-        f"{state}: is not a whole Caffe model (.caffemodel)"
+        f"{state}: is not a complete Caffe model (.caffemodel)"
     )
 
 

@@ -29,7 +29,7 @@ def train_both(both: Both, *flags: str) -> Dict[str, str]:
     logs = {}
     for name, solver in (("stock", both.stock), ("ours", both.ours)):
         process = caffe_train(solver, *(flag.format(solver.parent) for flag in flags))
-        assert process.returncode == 0, pycaffe.last_words(process.stderr)
+        assert process.returncode == 0, pycaffe.failure_reason(process.stderr)
         logs[name] = process.stderr
     return logs
 
@@ -162,7 +162,7 @@ def test_resuming_by_hand_from_a_native_snapshot_ends_before_training(workdir: P
     train_both(both)
     process = caffe_train(both.ours, f"--snapshot={workdir}/stock/snap_iter_20.solverstate")
     assert process.returncode != 0
-    assert "Incorrect length of history blobs" in pycaffe.last_words(process.stderr)
+    assert "Incorrect length of history blobs" in pycaffe.failure_reason(process.stderr)
 
 
 @pytest.mark.parametrize("effect", ["SIGINT", "SIGHUP"])

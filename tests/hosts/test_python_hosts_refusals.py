@@ -82,9 +82,9 @@ def test_what_is_no_snapshot_of_this_net_is_refused_and_changes_nothing(
         (other, "is a snapshot of another net: it has no parameter hidden/0"),
         (wide, "is a snapshot of another net: hidden/0 has "),
         (gone, "its model .* is not there"),
-        (half, "is not a whole Caffe solver state"),
+        (half, "is not a complete Caffe solver state"),
         # BVLC/caffe issue 4181
-        (workdir / f"other_iter_3.caffemodel{end}", "is not a whole Caffe solver state"),
+        (workdir / f"other_iter_3.caffemodel{end}", "is not a complete Caffe solver state"),
         (workdir / "no.solverstate", "cannot be read: No such file or directory"),
     ):
         with pytest.raises(UserError, match=said):

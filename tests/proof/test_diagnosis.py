@@ -317,5 +317,5 @@ def test_the_faults_are_described_alike() -> None:
     assert len({fault.key for fault in everything}) == len(everything)
     for fault in everything:
         assert fault.title[0].islower() or fault.title.startswith("Adam")
-        assert len(fault.mend.splitlines()) == 1
+        assert len(fault.fix.splitlines()) == 1
         assert all(needs.known(need) for need in fault.needs)

@@ -95,7 +95,7 @@ def assert_named(verdict: Verdict, kind: str, *planted: str) -> None:
     for one in verdict.named:
         for fault in one.faults:
             assert fault.title in text.splitlines()[-1]
-            assert f"mend: {fault.mend}" in text
+            assert f"fix: {fault.fix}" in text
 
 
 @pytest.mark.parametrize("kind", MORE)

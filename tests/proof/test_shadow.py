@@ -30,7 +30,7 @@ def watched(path: Path) -> Tuple[Any, Shadow]:
 
 @pytest.mark.parametrize("net", ["normalized", "shared"])
 @pytest.mark.parametrize("rule", RULES_OF_CAFFE)
-def test_no_native_solver_departs(workdir: Path, rule: str, net: str) -> None:
+def test_no_native_solver_diverges(workdir: Path, rule: str, net: str) -> None:
     fields = {**EVERYTHING, **RULES_OF_CAFFE[rule]}
     path = write_solver(workdir, NETS[net], type=rule, **fields)
     solver, monitor = watched(path)
@@ -45,7 +45,7 @@ def test_no_native_solver_departs(workdir: Path, rule: str, net: str) -> None:
     statistics = sum(p.count for p in monitor.updater.parameters if "norm/" in p.name)
     weights = sum(p.count for p in monitor.updater.parameters) - statistics
     assert any((before[name] != values).any() for name, values in weights_of(solver).items())
-    assert (report.differ, report.max_ulp, report.departure) == (0, 0, None)
+    assert (report.differ, report.max_ulp, report.divergence) == (0, 0, None)
     assert report.iterations == 8
     assert report.values == 8 * weights + sum(one.count for one in history)
     assert any(state.any() for slots in monitor.updater.states for state in slots.values())
@@ -71,12 +71,12 @@ def test_a_weight_that_is_changed_between_iterations_is_named(
     solver, monitor = watched(write_solver(workdir))
     solver.step(3)
     if looks_at_once:
-        assert monitor.check().departure is None
+        assert monitor.check().divergence is None
     changed = solver.net.params["hidden"][0].data
     expected = changed.flat[17]
     changed.flat[17] = np.nextafter(expected, np.float32(9))
     solver.step(2)
-    found = monitor.check().departure
+    found = monitor.check().divergence
     assert found is not None
     assert (found.iteration, found.parameter, found.index) == (2, "hidden/0", 17)
     assert found.expected == expected
@@ -92,7 +92,7 @@ def test_a_weight_that_is_changed_right_after_the_update_is_told_from_the_update
     solver, monitor = watched(write_solver(workdir))
     solver.step(1)
     solver.net.params["out"][0].data.flat[3] += 1
-    found = monitor.check().departure
+    found = monitor.check().divergence
     assert found is not None
     assert (found.iteration, found.parameter, found.index) == (0, "out/0", 3)
     assert found.stage == "data"
@@ -103,7 +103,7 @@ def test_a_rate_that_is_changed_is_named(workdir: Path) -> None:
     solver.step(3)
     solver.param.base_lr = 0.02
     solver.step(2)
-    found = monitor.check().departure
+    found = monitor.check().divergence
     assert found is not None
     assert (found.iteration, found.parameter, found.stage) == (3, "conv/0", "rate")
 
@@ -115,7 +115,7 @@ def test_a_wrong_momentum_is_named_at_the_first_iteration_that_uses_it(workdir: 
     for _ in range(4):
         solver.step(1)
         monitor.check()
-    found = monitor.report.departure
+    found = monitor.report.divergence
     assert found is not None
     assert (found.iteration, found.parameter, found.stage) == (1, "conv/0", "update")
     blob = solver.net.params["conv"][0]
@@ -137,7 +137,7 @@ def test_it_goes_on_from_a_snapshot(workdir: Path) -> None:
     monitor = caffe_pysgd.shadow(solver, path, snapshot=state)
     solver.step(4)
     report = monitor.check()
-    assert (report.differ, report.departure, report.iterations) == (0, None, 4)
+    assert (report.differ, report.divergence, report.iterations) == (0, None, 4)
     with pytest.raises(UserError, match="is of iteration 4, the solver is at 8"):
         caffe_pysgd.shadow(solver, path, snapshot=state)
 
@@ -151,8 +151,8 @@ def test_a_restore_that_it_was_not_told_of_ends_it(workdir: Path) -> None:
     solver.restore(str(snapshot_name(path, 2)))
     solver.step(2)
     report = monitor.check()
-    assert report.departure is not None
-    assert report.departure.stage == "iteration"
+    assert report.divergence is not None
+    assert report.divergence.stage == "iteration"
     assert "iteration 5 was to come, found 2" in str(report)
     assert (report.differ, report.iterations) == (0, 4)
 

@@ -103,8 +103,8 @@ def test_a_model_is_no_solver_state_and_a_solver_state_no_model(
 ) -> None:
     trained(tmp_path, format)
     model, state = files(tmp_path, format)
-    assert refusal_of_file(read_solver_state, model) == f": is not a whole Caffe {STATE}"
-    assert refusal_of_file(read_model, state) == f": is not a whole Caffe {MODEL}"
+    assert refusal_of_file(read_solver_state, model) == f": is not a complete Caffe {STATE}"
+    assert refusal_of_file(read_model, state) == f": is not a complete Caffe {MODEL}"
 
 
 @pytest.mark.parametrize("format", ["BINARYPROTO", "HDF5"])
@@ -114,7 +114,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, format: str, part:
     for path, read in zip(files(tmp_path, format), (read_model, read_solver_state)):
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * part)])
-        assert refusal_of_file(read, path).startswith(": is not a whole Caffe ")  # type: ignore[arg-type]
+        assert refusal_of_file(read, path).startswith(": is not a complete Caffe ")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])
@@ -128,7 +128,7 @@ def test_a_file_that_is_something_else_is_refused(
 ) -> None:
     path = tmp_path / "snapshot"
     path.write_bytes(content)
-    assert refusal_of_file(read, path).startswith(": is not a whole Caffe ")
+    assert refusal_of_file(read, path).startswith(": is not a complete Caffe ")
 
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])

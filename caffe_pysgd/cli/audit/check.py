@@ -1,4 +1,4 @@
-"""``caffe-pysgd audit check``: whether a ledger is whole."""
+"""``caffe-pysgd audit check``: whether a ledger is intact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffe_pysgd.files import write_json
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @json_option("Also write what was found as JSON.", metavar="OUT")
 def check(file: Path, json_path: Optional[Path]) -> None:
-    """Say whether the ledger in FILE is whole, and if not, where it was broken.
+    """Say whether the ledger in FILE is intact, and if not, where it was broken.
 
     FILE is an audit, or a run directory. Exit code 0 if every row is as it was recorded, else 1.
     """
@@ -26,4 +26,4 @@ def check(file: Path, json_path: Optional[Path]) -> None:
     click.echo(f"{file}: {found}")
     if json_path:
         write_json(json_path, asdict(found))
-    sys.exit(0 if found.whole else 1)
+    sys.exit(0 if found.intact else 1)

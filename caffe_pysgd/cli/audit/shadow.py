@@ -70,7 +70,7 @@ def shadow(
     click.echo(str(report))
     if json_path:
         write_json(json_path, _as_json(report))
-    sys.exit(1 if report.differ or report.departure else 0)
+    sys.exit(1 if report.differ or report.divergence else 0)
 
 
 def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) -> ShadowReport:
@@ -91,7 +91,7 @@ def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) ->
 
 def _as_json(report: ShadowReport) -> Dict[str, Any]:
     found = asdict(report)
-    if report.departure:
+    if report.divergence:
         for name in ("expected", "found"):
-            found["departure"][f"{name}_hex"] = getattr(report.departure, name).hex()
+            found["divergence"][f"{name}_hex"] = getattr(report.divergence, name).hex()
     return found

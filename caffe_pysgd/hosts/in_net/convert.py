@@ -134,7 +134,7 @@ def strip(model: Path, output: Path) -> None:
     untapped = remove_taps(message.layer)
     kept = [layer for layer in untapped if not _is_plugin_layer(layer.name)]
     if not kept and not message.layers:
-        raise UserError(f"{model}: is not a whole Caffe model (.caffemodel)")
+        raise UserError(f"{model}: is not a complete Caffe model (.caffemodel)")
     for layer in kept:
         for spec in layer.param:
             if spec.name == f"{layer.name}/{list(layer.param).index(spec)}":

@@ -12,7 +12,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 
 
-def speaks_before_it_dies(method: Callable[..., None]) -> Callable[..., None]:
+def exit_with_message(method: Callable[..., None]) -> Callable[..., None]:
     """Inside the ``caffe`` binary, end with one clear line and exit code 2.
 
     An exception that left a layer there would end in SIGABRT, without its message. In a Python

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.in_net.fatal import speaks_before_it_dies
+from caffe_pysgd.hosts.in_net.fatal import exit_with_message
 from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
@@ -26,7 +26,7 @@ LOSS, RATE, UPDATE_L2, UPDATE_RATIO = range(4)  # the hook's tops
 class Hook(_caffe.Layer):  # type: ignore[name-defined]
     """The first layer: its backward is the update."""
 
-    @speaks_before_it_dies
+    @exit_with_message
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.take_over = TakeOver(UpdateSettings.from_json(self.param_str), self)
         TakeOver.begun = self.take_over
@@ -35,12 +35,12 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
         if self.take_over.settings.registered:
             self.take_over.add_state_blobs()
 
-    @speaks_before_it_dies
+    @exit_with_message
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for index in range(len(top)):  # pycaffe cannot iterate over these
             top[index].reshape(1)
 
-    @speaks_before_it_dies
+    @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[LOSS].data[...] = 0
         take_over = self.take_over
@@ -49,7 +49,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
         if take_over.recording:
             take_over.recording.pass_begins(first=not self.blobs[0].diff[0])
 
-    @speaks_before_it_dies
+    @exit_with_message
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         take_over = self.take_over
         if take_over.recording:
@@ -77,7 +77,7 @@ class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]
 class Parameters(_AsideOfTheData):
     """The last layer but one: shares every learnable parameter, by name."""
 
-    @speaks_before_it_dies
+    @exit_with_message
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         take_over = TakeOver.begun
         if take_over is None:
@@ -91,7 +91,7 @@ class Parameters(_AsideOfTheData):
 class Seal(_AsideOfTheData):
     """The last layer: completes the take-over once the net has registered its parameters."""
 
-    @speaks_before_it_dies
+    @exit_with_message
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         take_over, TakeOver.begun = TakeOver.begun, None
         if take_over is None or not take_over.blobs:

@@ -48,12 +48,12 @@ class InNetRecording:
         _at_exit(self)
 
     def start(self, kernels: Kernels, iteration: int) -> None:
-        """Hear that the first forward begins."""
+        """Called before the first forward pass."""
         self.kernels, self._done = kernels, iteration
         self.losses.begin_step(iteration)
 
     def pass_begins(self, first: bool) -> None:
-        """Hear that a forward begins, and whether it is the first of its iteration."""
+        """Called before a forward pass; ``first`` says whether it is its iteration's first."""
         if first:
             self.look_for_snapshot()
             self.losses.begin_iteration()
@@ -62,7 +62,7 @@ class InNetRecording:
         self.losses.pass_begins()
 
     def update_begins(self, iteration: int) -> None:
-        """Hear that all gradients of an iteration are complete."""
+        """Called when all gradients of an iteration are complete."""
         if self.settings.records_loss:
             loss = self.losses.complete(iteration)
             for observer in self._observers:
@@ -104,7 +104,7 @@ class InNetRecording:
             known.clear()
 
     def end(self) -> None:
-        """Hear that the process ends."""
+        """Called when the process ends."""
         if self.kernels is not None:
             self.look_for_snapshot()
         close_all(self._observers)

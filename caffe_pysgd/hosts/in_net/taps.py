@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Sequence
 import numpy as np
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.in_net.fatal import speaks_before_it_dies
+from caffe_pysgd.hosts.in_net.fatal import exit_with_message
 from caffe_pysgd.hosts.in_net.recording import InNetRecording
 from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.hosts.losses import Scores, layer_loss
@@ -27,7 +27,7 @@ _TRAIN = 0
 class Tap(_caffe.Layer):  # type: ignore[name-defined]
     """One layer's tops, on their way out."""
 
-    @speaks_before_it_dies
+    @exit_with_message
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.told = json.loads(self.param_str)
         self.training = self.phase == _TRAIN
@@ -52,7 +52,7 @@ class Tap(_caffe.Layer):  # type: ignore[name-defined]
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass
 
-    @speaks_before_it_dies
+    @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         if self.recording is None:
             return

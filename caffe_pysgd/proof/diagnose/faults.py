@@ -1,4 +1,4 @@
-"""What is easily got wrong, as data: one entry is one fault with its switches, words and mend."""
+"""What is easily got wrong, as data: one entry is one fault with its switches, words and fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fault:
     Attributes:
         key: its short name.
         title: what is wrong, in words.
-        mend: the line of code that mends it.
+        fix: the line of code that fixes it.
         variants: the switches; where people write it in several ways, several.
         needs: what a configuration must have for the fault to make a difference.
         types: the solver types that it is possible with; all if empty.
@@ -25,7 +25,7 @@ class Fault:
 
     key: str
     title: str
-    mend: str
+    fix: str
     variants: Tuple[Switches, ...] = ()
     needs: Tuple[str, ...] = ()
     types: Tuple[str, ...] = ()

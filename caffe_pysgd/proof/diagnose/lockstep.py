@@ -119,12 +119,12 @@ class Lockstep:
             train_state=self.run.state, test_initialization=False, snapshot=0, display=0, **tests
         )
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
-            solver: Solver = pycaffe.whole().get_solver(str(alone.write_stock(Path(folder))))
+            solver: Solver = pycaffe.package().get_solver(str(alone.write_stock(Path(folder))))
             return solver
 
 
 class _Watch:
-    """Hears from a net of every forward and backward, whoever calls them."""
+    """Watches every forward and backward pass of a net, whoever calls them."""
 
     def __init__(self, net: Net, blobs: List[Blob]) -> None:
         self._net, self._blobs = net, blobs

@@ -38,7 +38,7 @@ _NEEDS: Dict[str, Test] = {
     "gradients longer than clip_gradients": _clipping,
     "a second iteration": lambda h, evidence: len(evidence.moments) > 1,
 }
-_HIDDEN = "what is named above to be mended first"
+_HIDDEN = "what is named above to be fixed first"
 
 
 def unmet(faults: List[Fault], h: HyperParameters, evidence: Evidence) -> List[Tuple[Fault, str]]:

@@ -29,7 +29,7 @@ class Named:
             lines[0] += " (the same here)"
         if self.evidence:
             lines.append(f"  seen: {self.evidence}")
-        lines += [f"  mend: {fault.mend}" for fault in self.faults]
+        lines += [f"  fix: {fault.fix}" for fault in self.faults]
         return "\n".join(lines)
 
 
@@ -180,7 +180,7 @@ class Verdict:
 
 def vars_of(fault: Fault) -> Dict[str, str]:
     """Return a fault's words."""
-    return {"key": fault.key, "title": fault.title, "mend": fault.mend}
+    return {"key": fault.key, "title": fault.title, "fix": fault.fix}
 
 
 def far(residual: Residual) -> str:

@@ -26,7 +26,7 @@ from caffe_pysgd.update.kernels import Kernels
 F = np.float32
 
 Progress = Callable[[int, int], None]
-"""Hears how many iterations of how many are done."""
+"""Called with how many iterations are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_element(
         parameter: the parameter's display name.
         index: the weight's place in it, one number for each axis, or in the flat array.
         iteration: which update.
-        progress: hears how training again goes on, if that is needed.
+        progress: called while the run is trained again, if that is needed.
 
     Raises:
         UserError: there is no such parameter, place or iteration; the parameter was not updated

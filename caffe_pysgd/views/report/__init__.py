@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.files import write_whole
+from caffe_pysgd.files import write_files
 from caffe_pysgd.run.outputs import REPORT, refuse_foreign
 
 
@@ -32,7 +32,7 @@ def write_report(runs: Sequence[Path], output: Optional[Path] = None, check: boo
         names = distinct_names([store.path for store in stores])
         records = [gather(name, store, len(stores)) for name, store in zip(names, stores)]
         target = output or refuse_foreign(stores[0].path.with_name(REPORT))
-        write_whole({target: page(records, check)})
+        write_files({target: page(records, check)})
     finally:
         for store in stores:
             store.close()

@@ -102,12 +102,12 @@ def _ledger(record: RunRecord, check: bool) -> Verdict:
         command = f"caffe-pysgd audit check {record.store.path}"
         return Verdict("open", "Ledger not checked", "To do it:", command)
     found = check_ledger(record.store.path)
-    if not found.whole:
+    if not found.intact:
         where = "" if found.iteration is None else f" at iteration {found.iteration:,}"
         return Verdict("bad", f"Ledger broken{where}", f"{str(found).capitalize()}.")
     return Verdict(
         "good",
-        "Ledger whole",
+        "Ledger intact",
         f"{found.iterations:,} recorded updates follow each other, as they were recorded. Last hash"
         f" {found.last_hash[:16]}…",
     )

@@ -24,7 +24,7 @@ def test_a_real_training_is_shown_as_it_was_recorded(
     page = opened(Path("run", "report.html"))
     assert page.blank_charts() == []
     said = page.page.inner_text(".verdicts")
-    assert "The native solver's bits" in said and "Ledger whole" in said
+    assert "The native solver's bits" in said and "Ledger intact" in said
     with Store(Path("run")) as store:
         _, losses = store.series("loss")
         parameters = [p.name + " (statistic)" * p.statistic for p in store.parameters()]

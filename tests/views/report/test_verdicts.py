@@ -73,7 +73,7 @@ def test_a_replay_beside_the_audit_is_told(cli: Callable, workdir: Path) -> None
 def test_a_changed_figure_breaks_the_ledger_where_it_was_changed(workdir: Path) -> None:
     audit = write_audit(workdir / "audit.sqlite", 30)
     _, ledger, _ = verdicts_of(audit)
-    assert (ledger.state, ledger.title) == ("good", "Ledger whole")
+    assert (ledger.state, ledger.title) == ("good", "Ledger intact")
     assert ledger.text.startswith("30 recorded updates follow each other")
     change(audit, "UPDATE figures SET zeros = zeros + 1 WHERE iteration = 17")
     _, ledger, _ = verdicts_of(audit)
