@@ -21,6 +21,7 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
@@ -88,15 +89,25 @@ def solve(
         caffe.log(f"Resuming from {snapshot}")
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
-    if with_bar:
-        from caffe_pysgd.cli.progress import solving_bar  # without a bar, no time goes into it
-
-        with solving_bar() as bar:
-            python_solver.updater.observers.append(_Bar(python_solver, bar))
-            python_solver.solve()
-    else:
-        python_solver.solve()
+    try:
+        _train(python_solver, with_bar)
+    except UserError as error:
+        # A max-pooling layer that saw NaN wrote outside of its memory: Caffe must not tidy up.
+        click.echo(f"caffe-pysgd: {error}", err=True)
+        sys.stderr.flush()
+        os._exit(2)
     caffe.log("Optimization Done.")
+
+
+def _train(solver: Solver, with_bar: bool) -> None:
+    if not with_bar:
+        solver.solve()
+        return
+    from caffe_pysgd.cli.progress import solving_bar  # without a bar, no time goes into it
+
+    with solving_bar() as bar:
+        solver.updater.observers.append(_Bar(solver, bar))
+        solver.solve()
 
 
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
