@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, Iterator, Set
 
@@ -11,7 +12,11 @@ import pytest
 from helpers.places import PROJECT
 
 from caffe_pysgd.cli.main import commands as program
-from caffe_pysgd.run.configuration import Configuration
+from caffe_pysgd.run.configuration import Configuration, ParameterGroup
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from generate_docs import generate
 
 
 def page(name: str) -> str:
@@ -28,11 +33,20 @@ def commands(group: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+@pytest.mark.parametrize("name", ["audit.md", "commands.md", "configuration.md"])
+def test_what_is_generated_is_what_the_code_says(name: str) -> None:
+    text = page(name)
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") > 0
+    assert generate(text) == text, "run .venv/bin/python scripts/generate_docs.py"
+    assert name == "commands.md" or "|  |\n" not in text, "a key without a meaning"
+
+
 def test_every_command_is_in_the_list_of_commands() -> None:
-    table = page("commands.md")
+    text = page("commands.md")
     found = list(commands(program))
     assert len(found) > 12
-    assert [name for name in found if f"[`{name}`](" not in table] == []
+    assert [name for name in found if f"[`{name}`](" not in text] == []
+    assert [name for name in found if f"<!-- generated: command {name} -->" not in text] == []
 
 
 def keys(model: Any) -> Set[str]:
@@ -51,6 +65,12 @@ def test_every_key_is_explained() -> None:
     assert {"solver", "every", "freeze_from", "clip_type"} <= found
     text = page("configuration.md") + page("audit.md")
     assert [key for key in sorted(found) if f"`{key}`" not in text] == []
+
+
+def test_every_key_of_a_group_is_named_in_its_section() -> None:
+    section = page("configuration.md").split("## update.params")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    assert set(ParameterGroup.model_fields) <= named
 
 
 def test_every_environment_variable_is_listed() -> None:
