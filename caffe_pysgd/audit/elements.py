@@ -7,6 +7,7 @@ from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit.ledger import Row
 from caffe_pysgd.update import Parameter, Stage
 
@@ -32,7 +33,7 @@ class Probes:
         self.rows: List[Row] = []
 
     def see(
-        self, p: Parameter, iteration: int, parameter: int, stage: Stage, array: np.ndarray
+        self, p: Parameter, iteration: int, parameter: int, stage: Stage, array: Floats
     ) -> None:
         """Keep what the elements are at a stage; before the first also the weight and the state."""
         if parameter not in self._elements:
@@ -56,7 +57,7 @@ class Histograms:
     def __init__(self) -> None:
         self.rows: List[Row] = []
 
-    def see(self, iteration: int, parameter: int, stage: Stage, array: np.ndarray) -> None:
+    def see(self, iteration: int, parameter: int, stage: Stage, array: Floats) -> None:
         """Count an array's finite values in equal bins, from the lowest to the highest."""
         if stage not in _IN_HISTOGRAMS:
             return

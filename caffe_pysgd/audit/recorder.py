@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.elements import Histograms, Probes, real
 from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
@@ -191,7 +192,7 @@ class Recorder(Observer):
         rate: np.float32,
         parameter: Parameter,
         stage: Stage,
-        array: np.ndarray,
+        array: Floats,
     ) -> None:
         number = self._numbers[parameter.name]
         if self._probes_due(iteration):

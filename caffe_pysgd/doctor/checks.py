@@ -117,7 +117,7 @@ def _passes(kernels: Any) -> Iterator[Finding]:
 
     from caffe_pysgd.update import NATIVE_RULES, HyperParameters, Parameter, Updater
 
-    h = HyperParameters(base_lr=0.01)
+    h = HyperParameters(base_lr=np.float32(0.01))
     for rule in NATIVE_RULES.values():
         parameter = Parameter("doctor", np.zeros(1, np.float32), np.zeros(1, np.float32))
         Updater([parameter], h, rule(), kernels).prepare()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Dict, List, Optional, Sequence
 
-import numpy as np
-
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Values
@@ -21,7 +20,7 @@ from caffe_pysgd.update import (
 from caffe_pysgd.update.kernel_choice import make_kernels
 from caffe_pysgd.update.policies import caffe_knows_the_rate
 
-States = List[Dict[str, np.ndarray]]
+States = List[Dict[str, Floats]]
 
 
 def build_updater(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar, cast
+from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.stock.protocols import Blob, Net
 from caffe_pysgd.update.kernels import Kernels
 
@@ -16,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def as_silent_as_c(function: Function) -> Function:
     """Let a function's arithmetic overflow without a warning."""
-    return cast(Function, np.errstate(all="ignore")(function))
+    return np.errstate(all="ignore")(function)  # type: ignore[no-any-return]
 
 
 class SmoothedLoss:
@@ -142,7 +143,7 @@ class Scores:
         self._done = 0
         self._sum: Any = F(0)
 
-    def add(self, values: np.ndarray) -> Optional[np.ndarray]:
+    def add(self, values: Floats) -> Optional[Floats]:
         """Take in the outputs of one batch; return the mean after the last."""
         self._sum = self._sum + values if self._done else values.copy()
         self._done += 1

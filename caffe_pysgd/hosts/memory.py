@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-import numpy as np
-
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock.protocols import Blob
 from caffe_pysgd.update import Parameter, Updater
@@ -43,7 +42,7 @@ class Memory:
                 self._adopt(self._parameters[number], data.reshape(-1), diff.reshape(-1))
                 self._places[number] = place
 
-    def _adopt(self, parameter: Parameter, data: np.ndarray, diff: np.ndarray) -> None:
+    def _adopt(self, parameter: Parameter, data: Floats, diff: Floats) -> None:
         if data.size != parameter.count:
             raise UserError(
                 f"{parameter.name}: its blob was reshaped and has {data.size} values now, the "
@@ -53,6 +52,6 @@ class Memory:
         self._kernels.pin((data, diff))
 
 
-def _address(array: np.ndarray) -> int:
+def _address(array: Floats) -> int:
     address: int = array.__array_interface__["data"][0]
     return address

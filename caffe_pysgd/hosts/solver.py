@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, nearest
 from caffe_pysgd.hosts.backend import (
     Source,
@@ -191,7 +192,7 @@ class Solver:
         self._iter += 1
         tell_updated(self.updater, self._iter - 1, rate)
 
-    def compute_update(self) -> Dict[str, np.ndarray]:
+    def compute_update(self) -> Dict[str, Floats]:
         """Return the update that ``apply_update`` would subtract, by parameter; change nothing."""
         self._memory.fetch()
         self._heed_param()
@@ -221,7 +222,7 @@ class Solver:
         return rate
 
     @property
-    def history(self) -> Dict[str, np.ndarray]:
+    def history(self) -> Dict[str, Floats]:
         """The history by parameter name, in the parameter's shape: arrays to look at and to change.
 
         A rule with several slots has ``conv1/0.m``, ``conv1/0.v``.

@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple, U
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.hosts.backend import learnable_blobs, resolve_source
 from caffe_pysgd.hosts.build import build_updater
@@ -123,8 +124,8 @@ def shadow(solver: Any, source: Any, snapshot: Optional[PathLike] = None) -> Sha
 class _Copy(NamedTuple):
     """A blob's arrays, copied: what the shadow predicts on."""
 
-    data: np.ndarray
-    diff: np.ndarray
+    data: Floats
+    diff: Floats
 
 
 class Shadow:
@@ -260,7 +261,7 @@ class Shadow:
         return "data" if same else "update"
 
     def _count(
-        self, one: Comparison, expected: np.ndarray, found: np.ndarray, iteration: int, stage: str
+        self, one: Comparison, expected: Floats, found: Floats, iteration: int, stage: str
     ) -> None:
         self._differ += one.differ
         self._max_ulp = max(self._max_ulp, one.max_ulp)

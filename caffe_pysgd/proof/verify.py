@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
-import numpy as np
-
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.inject import write_injected
@@ -42,8 +41,8 @@ class Outcome:
         log: Caffe's log.
     """
 
-    weights: List[np.ndarray]
-    history: List[np.ndarray]
+    weights: List[Floats]
+    history: List[Floats]
     scores: Dict[str, float]
     log: str
 
@@ -170,7 +169,7 @@ def compare_history(run: Run, stock: Outcome, ours: Outcome) -> List[Comparison]
     ]
 
 
-def _weights(run: Run, model: Model) -> List[np.ndarray]:
+def _weights(run: Run, model: Model) -> List[Floats]:
     return [model[p.layer][p.index] for p in run.parameters]
 
 

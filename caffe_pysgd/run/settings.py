@@ -11,6 +11,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
+
 MODULE = "caffe_pysgd.hosts.in_net"
 HOOK_NAME = re.compile(r"pysgd_(?P<rule>.+)_[0-9a-f]{8}$")
 
@@ -178,7 +180,7 @@ def plain_rule_name(rule: str) -> str:
     return re.sub("[^A-Za-z0-9_]", "-", rule)
 
 
-def pack_header(iteration: int, current_step: int) -> np.ndarray:
+def pack_header(iteration: int, current_step: int) -> Floats:
     """Return the header blob of a state: [1, iteration in two numbers, current_step].
 
     The iteration takes two numbers because a float32 holds whole numbers up to 2^24 exactly.
@@ -187,11 +189,11 @@ def pack_header(iteration: int, current_step: int) -> np.ndarray:
     return np.array([1, high, low, current_step], np.float32)
 
 
-def unpack_header(header: np.ndarray) -> Tuple[int, int]:
+def unpack_header(header: Floats) -> Tuple[int, int]:
     """Return iteration and current_step of a header blob."""
     return (int(header[1]) << 24) + int(header[2]), int(header[3])
 
 
-def is_live(header: np.ndarray) -> bool:
+def is_live(header: Floats) -> bool:
     """Return whether a header blob was ever written."""
     return bool(header[0] == 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Protocol, Sequence
 
-import numpy as np
+from caffe_pysgd.arrays import Floats
 
 Callback = Callable[[int], None]
 """Called with the number of a layer."""
@@ -17,9 +17,9 @@ class Values(Protocol):
     """Values and their gradient, float32, in the same shape."""
 
     @property
-    def data(self) -> np.ndarray: ...
+    def data(self) -> Floats: ...
     @property
-    def diff(self) -> np.ndarray: ...
+    def diff(self) -> Floats: ...
 
 
 class Blob(Values, Protocol):

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
 import numpy as np
 from google.protobuf.internal import encoder
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.stock import pycaffe
@@ -21,7 +22,7 @@ from caffe_pysgd.stock.snapshot_names import HDF5_SUFFIX as _HDF5
 from caffe_pysgd.stock.snapshot_names import snapshot_names as snapshot_names
 
 
-class Model(Dict[str, List[np.ndarray]]):
+class Model(Dict[str, List[Floats]]):
     """A model's blobs by layer name, each flat float32.
 
     Attributes:
@@ -40,7 +41,7 @@ class Model(Dict[str, List[np.ndarray]]):
         self.keeps_with_owners = False
         self.notes: Dict[str, str] = {}
 
-    def add(self, layer: str, blobs: Sequence[np.ndarray]) -> None:
+    def add(self, layer: str, blobs: Sequence[Floats]) -> None:
         """Add a layer with its blobs in their shapes."""
         self[layer] = [blob.ravel() for blob in blobs]
         self.shapes[layer] = [blob.shape for blob in blobs]
@@ -62,7 +63,7 @@ class SolverState:
     iteration: int
     current_step: int
     learned_net: Path
-    history: List[np.ndarray]
+    history: List[Floats]
     rule: str = ""
     names: Tuple[str, ...] = ()
 
@@ -123,7 +124,7 @@ def read_solver_state(path: Path) -> SolverState:
 
 
 def _solver_state(
-    iteration: int, current_step: int, learned_net: str, history: List[np.ndarray], note: str
+    iteration: int, current_step: int, learned_net: str, history: List[Floats], note: str
 ) -> SolverState:
     rule, names = _read_note(note)
     kept = [values.ravel() for values in (history[: len(names)] if rule else history)]
@@ -197,7 +198,7 @@ def _read_note(note: str) -> Tuple[str, Tuple[str, ...]]:
     return fields["rule"], tuple(fields["names"])
 
 
-def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
+def set_blob(blob: Any, values: Floats, shape: Sequence[int]) -> None:
     """Fill a ``BlobProto``.
 
     The data go in as the bytes that they are on the wire; value by value it would take a second
@@ -211,7 +212,7 @@ def set_blob(blob: Any, values: np.ndarray, shape: Sequence[int]) -> None:
 _BLOB_DATA = 5  # repeated float data = 5 [packed = true]
 
 
-def _values(blob: Any) -> np.ndarray:
+def _values(blob: Any) -> Floats:
     """Return a ``BlobProto``'s data in its shape, again through the bytes on the wire."""
     data_only = type(blob)()
     data_only.CopyFrom(blob)
@@ -294,7 +295,7 @@ def hdf5_file(path: Path, mode: str) -> Any:
     return h5py.File(path, mode)
 
 
-def _numbered(group: Any) -> List[np.ndarray]:
+def _numbered(group: Any) -> List[Floats]:
     """Return the arrays that a group holds under their numbers."""
     found = {int(name): np.array(array, np.float32) for name, array in group.items()}
     return [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.statistics import Statistics
 
@@ -69,7 +70,7 @@ class Observer:
         rate: np.float32,
         parameter: Parameter,
         stage: Stage,
-        array: np.ndarray,
+        array: Floats,
     ) -> None:
         """See one stage of one parameter; ``rate`` is the global rate of this iteration."""
 

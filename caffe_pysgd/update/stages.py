@@ -10,6 +10,7 @@ from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Stage
@@ -29,7 +30,7 @@ class Clipping(NamedTuple):
 
 def stages(
     p: Parameter, h: HyperParameters, rate: np.float32, clipping: Optional[Clipping], k: Kernels
-) -> Iterator[Tuple[Stage, np.ndarray]]:
+) -> Iterator[Tuple[Stage, Floats]]:
     """Take one parameter from its gradient to its new weights; yield what each stage leaves.
 
     At the end ``diff`` holds the update value.
@@ -66,7 +67,7 @@ def stages(
         k.copy(update, p.diff)
 
 
-def _penalty(p: Parameter, k: Kernels) -> np.ndarray:
+def _penalty(p: Parameter, k: Kernels) -> Floats:
     """Return what the weight decay adds ``decay`` times: L2, the weights; L1, their signs."""
     if p.h.regularization_type == "L2":
         return p.data

@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.fused import Leaves
 from caffe_pysgd.update.fusing import Fusing
@@ -23,7 +24,7 @@ from caffe_pysgd.update.watching import Watching
 F = np.float32
 ZERO = F(0)
 
-ParameterState = Dict[str, np.ndarray]
+ParameterState = Dict[str, Floats]
 
 
 class Updater:
@@ -134,7 +135,7 @@ class Updater:
             schedule.catch_up(iteration)
         self.schedule.current_step = current_step
 
-    def compute(self, iteration: int) -> List[np.ndarray]:
+    def compute(self, iteration: int) -> List[Floats]:
         """Return what ``step`` would subtract from each parameter's data, and change nothing."""
         copies = [replace(p, data=p.data.copy(), diff=p.diff.copy()) for p in self.parameters]
         states = [{slot: a.copy() for slot, a in state.items()} for state in self.states]

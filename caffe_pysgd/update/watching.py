@@ -6,6 +6,7 @@ from typing import Dict, Sequence
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Observer, Stage
 from caffe_pysgd.update.parameter import Parameter
@@ -35,12 +36,12 @@ class Watching:
                 self._tell(p, Stage.GRADIENT, p.diff)
         return not self._refused
 
-    def take(self, p: Parameter, stage: Stage, array: np.ndarray) -> None:
+    def take(self, p: Parameter, stage: Stage, array: Floats) -> None:
         """Show what a stage left, and take the figures that are wanted of it."""
         self._tell(p, stage, array)
         self.measure(p, stage, array)
 
-    def measure(self, p: Parameter, stage: Stage, array: np.ndarray) -> None:
+    def measure(self, p: Parameter, stage: Stage, array: Floats) -> None:
         """Take the figures that are wanted of what a stage left."""
         if not self.measuring:
             return
@@ -51,7 +52,7 @@ class Watching:
         if stage in (Stage.GRADIENT, Stage.REGULARIZED, Stage.UPDATE, Stage.DATA):
             figures[stage.value] = self._kernels.statistics(array)
 
-    def _tell(self, p: Parameter, stage: Stage, array: np.ndarray) -> None:
+    def _tell(self, p: Parameter, stage: Stage, array: Floats) -> None:
         for observer in self._seeing:
             observer.observe(self._iteration, self._rate, p, stage, array)
 

@@ -14,6 +14,7 @@ from typing import Any, List, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.hosts.in_net.add_taps import PREFIX as TAP_PREFIX
@@ -173,7 +174,7 @@ def _write_stock_state(
     run: Run,
     path: Path,
     model: Path,
-    history: List[np.ndarray],
+    history: List[Floats],
     iteration: int,
     current_step: int,
 ) -> None:
@@ -185,7 +186,7 @@ def _write_stock_state(
 
 
 def _add_hook(
-    stock: Path, output: Path, run: Run, settings: UpdateSettings, blobs: List[np.ndarray]
+    stock: Path, output: Path, run: Run, settings: UpdateSettings, blobs: List[Floats]
 ) -> None:
     message: Any = read_model_message(stock)
     injected = inject_net(run.net, run.state, run.parameters, settings)
@@ -199,7 +200,7 @@ def _add_hook(
 
 
 def _add_hook_to_hdf5(
-    stock: Path, output: Path, settings: UpdateSettings, blobs: List[np.ndarray]
+    stock: Path, output: Path, settings: UpdateSettings, blobs: List[Floats]
 ) -> None:
     output.write_bytes(stock.read_bytes())
     with hdf5_file(output, "a") as file:

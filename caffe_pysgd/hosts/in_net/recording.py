@@ -9,8 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Any, ClassVar, Dict, List, Optional, Sequence
 
-import numpy as np
-
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.hosts.losses import Losses
 from caffe_pysgd.hosts.observers import close_all
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
@@ -42,7 +41,7 @@ class InNetRecording:
         self._done = 0  # updates
         self._seen: Optional[Path] = None
         self._began = time.time()
-        self._scores: Dict[int, Dict[str, np.ndarray]] = {}
+        self._scores: Dict[int, Dict[str, Floats]] = {}
         self._set_up: Dict[str, int] = {}
         self.by_file[self.settings.file] = self
         _at_exit(self)
@@ -92,7 +91,7 @@ class InNetRecording:
         self._set_up[layer] = number + 1
         return nets[number % len(nets)]
 
-    def tested(self, net: int, wanted: Sequence[str], scores: Dict[str, np.ndarray]) -> None:
+    def tested(self, net: int, wanted: Sequence[str], scores: Dict[str, Floats]) -> None:
         """Take in the mean scores of some outputs; tell them once all of the net's are there."""
         known = self._scores.setdefault(net, {})
         known.update(scores)

@@ -8,6 +8,7 @@ from typing import Any, List, Optional
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.hosts.build import States, announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.in_net.figures import UpdateFigures
@@ -62,9 +63,9 @@ class TakeOver:
             blobs[len(blobs) - 1].data[...] = 0
 
     @property
-    def header(self) -> np.ndarray:
+    def header(self) -> Floats:
         """The state's header: whether there is any, iteration and current_step."""
-        header: np.ndarray = self.hook.blobs[HEADER_BLOB].data
+        header: Floats = self.hook.blobs[HEADER_BLOB].data
         return header
 
     def start(self) -> None:

@@ -104,8 +104,8 @@ def _update(
     local = rate * (evidence.lr_mult if loop.lr_mult else np.ones_like(evidence.lr_mult))[owner]
     decay = local_decay(loop, h, evidence)
     gradient = _gradient(loop, h, moment, weights, decay, owner)
-    extra = {"no": 1.0, "local rate": local, "global rate": rate}[loop.scaled_again]
     one = np.ones_like(local)
+    extra: np.ndarray = {"no": one, "local rate": local, "global rate": rate}[loop.scaled_again]
     inside, outside = (local, one) if loop.rate_place == "inside" else (one, local)
     inside = inside * extra  # in place, so before anything else
     update, terms = histories.advance(h, gradient, inside, iteration)

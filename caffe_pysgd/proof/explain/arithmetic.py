@@ -11,7 +11,7 @@ import ctypes
 import ctypes.util
 import re
 from dataclasses import dataclass
-from typing import Callable, Container, Dict, List, Mapping
+from typing import Any, Callable, Container, Dict, List, Mapping
 
 import numpy as np
 
@@ -128,16 +128,16 @@ class Board:
             free, number = f"{name}_{number}", number + 1
         return free
 
-    def know(self, name: str, value: object) -> None:
+    def know(self, name: str, value: Any) -> None:
         """Let formulas use a value that needs no line of its own, such as a hyper-parameter."""
         self._values[name] = F(value)
 
-    def give(self, name: str, value: object, source: str) -> None:
+    def give(self, name: str, value: Any, source: str) -> None:
         """Write down a value that no formula gives."""
         self._values[name] = F(value)
         self.lines.append(Line(name, "", "", source, F(value), True, F(value)))
 
-    def write(self, name: str, formula: str, value: object, numbers: str = "") -> None:
+    def write(self, name: str, formula: str, value: Any, numbers: str = "") -> None:
         """Write a line.
 
         Args:

@@ -210,7 +210,7 @@ class _Facts:
             rate=row["rate"],
             local_rate=self._updates[0]["local_rate"] if self._updates else None,
             clip_factor=row["clip_factor"],
-            clip_norm=None if clip_norm is None else F(clip_norm),
+            clip_norm=None if clip_norm is None else float(clip_norm),
             values=values,
             norms=norms,
         )

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable, Optional, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.kernels.numpy import NumpyKernels
 
@@ -59,7 +60,7 @@ class CaffeKernels(NumpyKernels):
 
     def __init__(self, library_path: Optional[str]) -> None:
         super().__init__()
-        self._pinned: Dict[int, Tuple[np.ndarray, int]] = {}
+        self._pinned: Dict[int, Tuple[Floats, int]] = {}
         if library_path is None:
             raise MissingSymbols("kernels: native: no Caffe library was given")
         try:
@@ -70,47 +71,47 @@ class CaffeKernels(NumpyKernels):
                 f"kernels: native: this Caffe does not export its mathematics ({error}); take numpy"
             ) from error
 
-    def pin(self, arrays: Iterable[np.ndarray]) -> None:
+    def pin(self, arrays: Iterable[Floats]) -> None:
         self._pinned.update((id(array), (array, _address(array))) for array in arrays)
 
-    def _address(self, array: np.ndarray) -> int:
+    def _address(self, array: Floats) -> int:
         pinned = self._pinned.get(id(array))
         return pinned[1] if pinned else _address(array)
 
-    def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
+    def axpy(self, a: np.float32, x: Floats, y: Floats) -> None:
         self._caffe["axpy"](x.size, a, self._address(x), self._address(y))
 
-    def axpby(self, a: np.float32, x: np.ndarray, b: np.float32, y: np.ndarray) -> None:
+    def axpby(self, a: np.float32, x: Floats, b: np.float32, y: Floats) -> None:
         self._caffe["axpby"](x.size, a, self._address(x), b, self._address(y))
 
-    def scal(self, a: np.float32, x: np.ndarray) -> None:
+    def scal(self, a: np.float32, x: Floats) -> None:
         self._caffe["scal"](x.size, a, self._address(x))
 
-    def scale(self, a: np.float32, x: np.ndarray, out: np.ndarray) -> None:
+    def scale(self, a: np.float32, x: Floats, out: Floats) -> None:
         self._caffe["scale"](x.size, a, self._address(x), self._address(out))
 
-    def add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def add(self, x: Floats, y: Floats, out: Floats) -> None:
         self._caffe["add"](x.size, self._address(x), self._address(y), self._address(out))
 
-    def add_scalar(self, a: np.float32, x: np.ndarray) -> None:
+    def add_scalar(self, a: np.float32, x: Floats) -> None:
         self._caffe["add_scalar"](x.size, a, self._address(x))
 
-    def mul(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def mul(self, x: Floats, y: Floats, out: Floats) -> None:
         self._caffe["mul"](x.size, self._address(x), self._address(y), self._address(out))
 
-    def div(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def div(self, x: Floats, y: Floats, out: Floats) -> None:
         self._caffe["div"](x.size, self._address(x), self._address(y), self._address(out))
 
-    def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
+    def powx(self, x: Floats, exponent: np.float32, out: Floats) -> None:
         self._caffe["powx"](x.size, self._address(x), exponent, self._address(out))
 
-    def set(self, a: np.float32, x: np.ndarray) -> None:
+    def set(self, a: np.float32, x: Floats) -> None:
         self._caffe["set"](x.size, a, self._address(x))
 
-    def sign(self, x: np.ndarray, out: np.ndarray) -> None:
+    def sign(self, x: Floats, out: Floats) -> None:
         self._caffe["sign"](x.size, self._address(x), self._address(out))
 
-    def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
+    def dot(self, x: Floats, y: Floats) -> np.float32:
         return np.float32(self._caffe["dot"](x.size, self._address(x), self._address(y)))
 
 
@@ -121,6 +122,6 @@ def _bind(library: ctypes.CDLL, symbol: str, result: Any, arguments: Any) -> Any
     return function
 
 
-def _address(array: np.ndarray) -> int:
+def _address(array: Floats) -> int:
     address: int = array.__array_interface__["data"][0]
     return address

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, Optional, Sequence
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.statistics import Statistics, statistics
 
 
@@ -24,10 +25,10 @@ class NumpyKernels:
     exact = False
 
     def __init__(self) -> None:
-        self._scratch: Dict[int, np.ndarray] = {}
+        self._scratch: Dict[int, Floats] = {}
         self.unfused: Dict[str, str] = {}  # rules whose fused pass cannot be used here, and why
 
-    def scratch(self, like: np.ndarray, number: int = 0) -> np.ndarray:
+    def scratch(self, like: Floats, number: int = 0) -> Floats:
         """Return an array as long as another, for intermediate results; its content is anything.
 
         The same number gives the same memory again: it is a register, not a variable.
@@ -37,63 +38,63 @@ class NumpyKernels:
             register = self._scratch[number] = np.empty(like.size, np.float32)
         return register[: like.size]
 
-    def pin(self, arrays: Iterable[np.ndarray]) -> None:
+    def pin(self, arrays: Iterable[Floats]) -> None:
         """Be told of arrays that stay where they are, and may be remembered by where that is."""
 
-    def axpy(self, a: np.float32, x: np.ndarray, y: np.ndarray) -> None:
+    def axpy(self, a: np.float32, x: Floats, y: Floats) -> None:
         """y = a x + y"""
         y += a * x
 
-    def axpby(self, a: np.float32, x: np.ndarray, b: np.float32, y: np.ndarray) -> None:
+    def axpby(self, a: np.float32, x: Floats, b: np.float32, y: Floats) -> None:
         """y = a x + b y"""
         self.scal(b, y)
         self.axpy(a, x, y)
 
-    def scal(self, a: np.float32, x: np.ndarray) -> None:
+    def scal(self, a: np.float32, x: Floats) -> None:
         """x = a x"""
         x *= a
 
-    def scale(self, a: np.float32, x: np.ndarray, out: np.ndarray) -> None:
+    def scale(self, a: np.float32, x: Floats, out: Floats) -> None:
         """out = a x"""
         np.multiply(a, x, out=out)
 
-    def copy(self, x: np.ndarray, out: np.ndarray) -> None:
+    def copy(self, x: Floats, out: Floats) -> None:
         """out = x"""
         np.copyto(out, x)
 
-    def add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def add(self, x: Floats, y: Floats, out: Floats) -> None:
         """out = x + y"""
         np.add(x, y, out=out)
 
-    def add_scalar(self, a: np.float32, x: np.ndarray) -> None:
+    def add_scalar(self, a: np.float32, x: Floats) -> None:
         """x = x + a"""
         x += a
 
-    def mul(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def mul(self, x: Floats, y: Floats, out: Floats) -> None:
         """out = x y"""
         np.multiply(x, y, out=out)
 
-    def div(self, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    def div(self, x: Floats, y: Floats, out: Floats) -> None:
         """out = x / y"""
         np.divide(x, y, out=out)
 
-    def powx(self, x: np.ndarray, exponent: np.float32, out: np.ndarray) -> None:
+    def powx(self, x: Floats, exponent: np.float32, out: Floats) -> None:
         """out = x to the power of exponent"""
         np.power(x, exponent, out=out)
 
-    def set(self, a: np.float32, x: np.ndarray) -> None:
+    def set(self, a: np.float32, x: Floats) -> None:
         """x = a"""
         x.fill(a)
 
-    def sign(self, x: np.ndarray, out: np.ndarray) -> None:
+    def sign(self, x: Floats, out: Floats) -> None:
         """out = -1, 0 or 1"""
         np.sign(x, out=out)
 
-    def dot(self, x: np.ndarray, y: np.ndarray) -> np.float32:
+    def dot(self, x: Floats, y: Floats) -> np.float32:
         """Return the sum of x y."""
         return np.float32(np.dot(x, y))
 
-    def statistics(self, x: np.ndarray) -> Statistics:
+    def statistics(self, x: Floats) -> Statistics:
         """Return the figures of x."""
         return statistics(x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any, Tuple
 
@@ -83,11 +84,11 @@ def _find_policy(name: str) -> Policy:
             raise UserError(
                 f"lr_policy {name}, iteration {iteration}: {type(error).__name__}: {error}"
             ) from error
-        if not isinstance(rate, Real) or not np.isfinite(rate):
+        if not isinstance(rate, Real) or not math.isfinite(rate):
             raise UserError(
-                f"lr_policy {name}: returned {rate!r} at iteration {iteration}; a finite number "
-                "is wanted"
+                f"lr_policy {name}: returned {rate!r} at iteration {iteration}; expected a finite "
+                "number"
             )
-        return np.float32(rate)
+        return np.float32(float(rate))
 
     return policy
