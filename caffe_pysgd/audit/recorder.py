@@ -13,8 +13,8 @@ import numpy as np
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit import manifest
-from caffe_pysgd.audit.elements import Histograms, Probes, real
 from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
+from caffe_pysgd.audit.probes import Histograms, Probes, real
 from caffe_pysgd.audit.writer import Writer
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.update import Observer, Parameter, Stage, Statistics

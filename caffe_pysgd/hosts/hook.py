@@ -10,6 +10,7 @@ from typing import Callable, List, Optional, Tuple
 import caffe
 import numpy as np
 
+from caffe_pysgd.hosts.audience import close_all, observers_of, tell_updated
 from caffe_pysgd.hosts.backend import (
     Source,
     learnable_blobs,
@@ -20,7 +21,6 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.observers import close_all, observers_of, tell_updated
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run

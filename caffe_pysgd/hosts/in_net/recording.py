@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Dict, List, Optional, Sequence
 
 from caffe_pysgd.arrays import Floats
+from caffe_pysgd.hosts.audience import close_all
 from caffe_pysgd.hosts.losses import Losses
-from caffe_pysgd.hosts.observers import close_all
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshot_names import snapshot_names

@@ -10,11 +10,11 @@ import numpy as np
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, UserError, one_of
+from caffe_pysgd.hosts.audience import observers_of, tell_updated
 from caffe_pysgd.hosts.build import States, announcement, build_updater, clipping_line
-from caffe_pysgd.hosts.in_net.figures import UpdateFigures
 from caffe_pysgd.hosts.in_net.recording import InNetRecording
+from caffe_pysgd.hosts.in_net.update_size import UpdateFigures
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.observers import observers_of, tell_updated
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,

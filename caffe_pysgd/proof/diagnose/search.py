@@ -11,7 +11,7 @@ import numpy as np
 from caffe_pysgd.proof.diagnose.evidence import Evidence
 from caffe_pysgd.proof.diagnose.faults import UPDATE_FAULTS, Fault, Switches
 from caffe_pysgd.proof.diagnose.hand_written import Loop, predict
-from caffe_pysgd.proof.diagnose.settings import other_values
+from caffe_pysgd.proof.diagnose.hyperparameter_guesses import other_values
 from caffe_pysgd.update import HyperParameters
 
 _HALF_ULP = 2.0**-24
