@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.version import __version__
 
 if TYPE_CHECKING:
     from caffe_pysgd.errors import SettingError, UserError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from caffe_pysgd.proof.diagnose.diagnose import diagnose
     from caffe_pysgd.proof.shadow import shadow
     from caffe_pysgd.update import ParameterStep, UpdateRule
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Action",

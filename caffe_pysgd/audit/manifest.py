@@ -15,8 +15,8 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from caffe_pysgd import __version__
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.version import __version__
 
 _PACKAGES = ("numpy", "protobuf", "numba", "h5py", "mpi4py")
 

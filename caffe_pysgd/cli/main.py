@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import click
 
-from caffe_pysgd import __version__
 from caffe_pysgd.cli.lazy import LazyGroup
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.version import __version__
 
 _COMMANDS = (
     "doctor",

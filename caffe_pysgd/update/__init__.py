@@ -5,7 +5,7 @@ This package needs NumPy alone; it imports on a machine without Caffe.
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernel_choice import make_kernels
-from caffe_pysgd.update.observers import Observer, Stage
+from caffe_pysgd.update.observers import Observer
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules import (
     NATIVE_NAMES,
@@ -17,6 +17,7 @@ from caffe_pysgd.update.rules import (
     make_rule,
 )
 from caffe_pysgd.update.rules.checked import check
+from caffe_pysgd.update.stages import Stage
 from caffe_pysgd.update.statistics import Statistics
 from caffe_pysgd.update.updater import Updater
 

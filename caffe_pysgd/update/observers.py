@@ -8,33 +8,15 @@ all use this one interface.
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.stages import Clipping, Stage
 from caffe_pysgd.update.statistics import Statistics
-
-if TYPE_CHECKING:
-    from caffe_pysgd.update.stages import Clipping
-
-
-class Stage(Enum):
-    """The stages of one update, in the order in which an observer sees them.
-
-    The first comes for all parameters before the others, because clipping looks at all of them; the
-    others come parameter by parameter, and not for one that is frozen.
-    """
-
-    GRADIENT = "gradient"  # diff as forward and backward left it, summed over iter_size passes
-    CLIPPED = "clipped"  # diff after clip_gradients
-    NORMALIZED = "normalized"  # diff after the division by iter_size
-    REGULARIZED = "regularized"  # diff after weight decay
-    UPDATE = "update"  # the update value; data still hold the old weights
-    DATA = "data"  # the new weights
 
 
 class Observer:

@@ -6,6 +6,7 @@ The order is that of ``src/caffe/solvers/sgd_solver.cpp``. Clipping comes before
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -13,12 +14,26 @@ import numpy as np
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
-from caffe_pysgd.update.observers import Stage
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules.checked import call
 
 F = np.float32
 MINUS_ONE, ONE = F(-1), F(1)
+
+
+class Stage(Enum):
+    """The stages of one update, in the order in which an observer sees them.
+
+    The first comes for all parameters before the others, because clipping looks at all of them; the
+    others come parameter by parameter, and not for one that is frozen.
+    """
+
+    GRADIENT = "gradient"  # diff as forward and backward left it, summed over iter_size passes
+    CLIPPED = "clipped"  # diff after clip_gradients
+    NORMALIZED = "normalized"  # diff after the division by iter_size
+    REGULARIZED = "regularized"  # diff after weight decay
+    UPDATE = "update"  # the update value; data still hold the old weights
+    DATA = "data"  # the new weights
 
 
 class Clipping(NamedTuple):

@@ -13,12 +13,12 @@ from caffe_pysgd.update.fused import Leaves
 from caffe_pysgd.update.fusing import Fusing
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
-from caffe_pysgd.update.observers import Observer, Stage
+from caffe_pysgd.update.observers import Observer
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.policies import Schedule, schedule_of
 from caffe_pysgd.update.rules import UpdateRule
 from caffe_pysgd.update.rules.checked import check
-from caffe_pysgd.update.stages import Clipping, find_clipping, stages
+from caffe_pysgd.update.stages import Clipping, Stage, find_clipping, stages
 from caffe_pysgd.update.watching import Watching
 
 F = np.float32

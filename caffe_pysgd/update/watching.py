@@ -8,8 +8,9 @@ import numpy as np
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.kernels import Kernels
-from caffe_pysgd.update.observers import Observer, Stage
+from caffe_pysgd.update.observers import Observer
 from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.stages import Stage
 from caffe_pysgd.update.statistics import Statistics
 
 

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from caffe_pysgd import __version__
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.version import __version__
 from caffe_pysgd.views.report.facts import facts, lede
 from caffe_pysgd.views.report.gathering import RunRecord
 from caffe_pysgd.views.report.payload import payload
