@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.run.settings import reaction_of
+from caffe_pysgd.run.yaml_file import read_yaml
 from caffe_pysgd.update import HyperParameters
 
 
@@ -164,7 +163,7 @@ def read_configuration(path: Path) -> Configuration:
         raise UserError(f"{path}: there is no such file; give a solver.prototxt or a YAML")
     if path.suffix not in (".yaml", ".yml"):
         return Configuration(solver=path)
-    content = _read_yaml(path)
+    content = read_yaml(path)
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
@@ -173,45 +172,11 @@ def read_configuration(path: Path) -> Configuration:
         raise _explained(path, first) from error
     beside = {"solver": path.parent / configuration.solver}
     if not os.path.exists(beside["solver"]):
-        raise UserError(
-            f"{path}: solver: there is no file {beside['solver']} (a path in a YAML is relative "
-            "to the YAML)"
-        )
+        problem = "there is no such file (a path in a YAML is relative to the YAML)"
+        raise SettingError("solver", str(beside["solver"]), problem=problem, where=path)
     if configuration.run_dir is not None:
         beside["run_dir"] = path.parent / configuration.run_dir
     return configuration.model_copy(update=beside)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number, and no key is given twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = node.value[number][0].start_mark
-                raise yaml.MarkedYAMLError(None, None, f"the key '{key}' is given twice", mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}: is not YAML: {problem}") from error
-    if not isinstance(content, dict):
-        raise SettingError("", content, "a mapping with the key 'solver'", where=path)
-    return content
 
 
 _EXPECTED = {
@@ -243,7 +208,7 @@ def _key(location: Sequence[Any]) -> str:
             key += f"[{part}]"
         elif part != "[key]":  # pydantic's own addition
             key += f".{part}" if key else str(part)
-    return key
+    return key if len(key) <= 120 else f"{key[:120]}..."
 
 
 def _known_keys(location: Sequence[Any]) -> List[str]:

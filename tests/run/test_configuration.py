@@ -200,6 +200,6 @@ def test_a_missing_solver_file_is_named_with_the_yaml_that_names_it(workdir: Pat
     path = workdir / "run.yaml"
     path.write_text("solver: no.prototxt")
     assert refusal(resolve, path) == (
-        f"{path}: solver: there is no file {workdir}/no.prototxt (a path in a YAML is relative to "
-        "the YAML)"
+        f"{path}: solver: got '{workdir}/no.prototxt'; there is no such file (a path in a YAML is "
+        "relative to the YAML)"
     )
