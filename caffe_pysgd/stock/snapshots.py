@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from google.protobuf.internal import encoder
 
 from caffe_pysgd.arrays import Floats
-from caffe_pysgd.errors import UserError
+from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import replacing
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
@@ -86,12 +87,14 @@ def read_model(path: Path) -> Model:
     # Models of before Caffe 1.0 hold V1 layers, and those may wrap V0 layers.
     old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
     for layer in (*net.layer, *old):
-        model.add(layer.name, [_values(blob) for blob in layer.blobs])
+        for number, blob in enumerate(layer.blobs):
+            _check_blob(path, f"layer '{layer.name}'", number, blob)
+        model.add(os.fsdecode(layer.name), [_values(blob) for blob in layer.blobs])
         legacy = {(layer.name, i) for i, blob in enumerate(layer.blobs) if _is_legacy(blob)}
         model.legacy |= legacy
     for layer in net.layer:
         if layer.python_param.param_str:
-            model.notes[layer.name] = layer.python_param.param_str
+            model.notes[layer.name] = os.fsdecode(layer.python_param.param_str)
     if not any(model):
         raise _not_a(path, what)
     return model
@@ -108,8 +111,9 @@ def read_solver_state(path: Path) -> SolverState:
         with _open_hdf5(path, what) as file:
             learned_net = file["learned_net"][()]
             if isinstance(learned_net, bytes):
-                learned_net = learned_net.split(b"\0")[0].decode()
+                learned_net = learned_net.split(b"\0")[0]
             return _solver_state(
+                path,
                 int(file["iter"][()]),
                 int(file["current_step"][()]),
                 learned_net,
@@ -119,14 +123,31 @@ def read_solver_state(path: Path) -> SolverState:
     state = _read_message(path, pycaffe.messages().SolverState(), what)
     if not state.HasField("iter"):
         raise _not_a(path, what)
+    for number, blob in enumerate(state.history):
+        _check_blob(path, "history", number, blob)
     history = [_values(blob) for blob in state.history]
-    return _solver_state(state.iter, state.current_step, state.learned_net, history, _noted(state))
+    found = (state.iter, state.current_step, state.learned_net, history)
+    return _solver_state(path, *found, _noted(state))
 
 
 def _solver_state(
-    iteration: int, current_step: int, learned_net: str, history: List[Floats], note: str
+    path: Path,
+    iteration: int,
+    current_step: int,
+    learned_net: Any,
+    history: List[Floats],
+    note: Any,
 ) -> SolverState:
-    rule, names = _read_note(note)
+    learned_net = os.fsdecode(learned_net)  # protobuf gives bytes where they are no UTF-8
+    for field, value in (("iter", iteration), ("current_step", current_step)):
+        if not 0 <= value < 2**31:
+            raise SettingError(field, value, "0 or more; the file is damaged", where=path)
+    try:
+        rule, names = _read_note(note)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _not_a(path, "solver state (.solverstate)") from error
+    if "\0" in learned_net:
+        raise _not_a(path, "solver state (.solverstate)")
     kept = [values.ravel() for values in (history[: len(names)] if rule else history)]
     return SolverState(iteration, current_step, Path(learned_net), kept, rule, names)
 
@@ -179,11 +200,10 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes(encoder.TagBytes(number, 2) + encoder._VarintBytes(len(content)) + content)
 
 
-def _noted(state: Any) -> str:
+def _noted(state: Any) -> Any:
     for field in state.UnknownFields():
         if field.field_number == _NOTE_FIELD:
-            note: str = field.data.decode()
-            return note
+            return field.data
     return ""
 
 
@@ -191,11 +211,38 @@ def _note(state: SolverState) -> str:
     return json.dumps({"rule": state.rule, "names": state.names})
 
 
-def _read_note(note: str) -> Tuple[str, Tuple[str, ...]]:
-    if not note:
+def _read_note(note: Any) -> Tuple[str, Tuple[str, ...]]:
+    if not isinstance(note, (str, bytes)) or not note:
         return "", ()
     fields = json.loads(note)
-    return fields["rule"], tuple(fields["names"])
+    rule, names = fields["rule"], fields["names"]
+    if not all(isinstance(text, str) for text in (rule, *names)):
+        raise TypeError
+    return rule, tuple(names)
+
+
+def _check_blob(path: Path, of: str, number: int, blob: Any) -> None:
+    """Check what Caffe would abort on: a shape that is none, or that its values do not fill.
+
+    Raises:
+        UserError: naming the blob.
+    """
+    shape = _shape(blob)
+    values = len(blob.double_data) or len(blob.data)
+    diffs = len(blob.double_diff) or len(blob.diff)
+    count = math.prod(shape) if all(0 <= axis < 2**31 for axis in shape) else -1
+    both = blob.double_data and blob.data
+    if both or values != count or diffs not in (0, count):
+        raise UserError(
+            f"{path}: is damaged: blob {number} of {of} has {values} values and the shape "
+            f"{list(shape[:8])}"
+        )
+
+
+def _shape(blob: Any) -> Tuple[int, ...]:
+    if _is_legacy(blob):
+        return blob.num, blob.channels, blob.height, blob.width
+    return tuple(blob.shape.dim)
 
 
 def set_blob(blob: Any, values: Floats, shape: Sequence[int]) -> None:
@@ -216,8 +263,7 @@ def _values(blob: Any) -> Floats:
     """Return a ``BlobProto``'s data in its shape, again through the bytes on the wire."""
     data_only = type(blob)()
     data_only.CopyFrom(blob)
-    four = (blob.num, blob.channels, blob.height, blob.width)
-    shape = four if _is_legacy(blob) else tuple(blob.shape.dim)
+    shape = _shape(blob)
     for field in ("shape", "diff", "double_data", "double_diff", *_OLD_SHAPE):
         data_only.ClearField(field)
     count = len(blob.data)
@@ -278,7 +324,9 @@ def _open_hdf5(path: Path, what: str) -> Iterator[Any]:
     try:
         with hdf5_file(path, "r") as file:
             yield file
-    except (OSError, KeyError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # h5py's own, and what an object of another kind has not
         raise _not_a(path, what) from error
 
 
@@ -296,11 +344,22 @@ def hdf5_file(path: Path, mode: str) -> Any:
 
 
 def _numbered(group: Any) -> List[Floats]:
-    """Return the arrays that a group holds under their numbers."""
+    """Return the arrays that a group holds under their numbers.
+
+    Raises:
+        ValueError: a number or an array that no net has, which would take all memory.
+    """
+    for name, array in group.items():
+        wanted, stored = 4 * int(array.size), array.id.get_storage_size()
+        if int(name) not in range(_MOST_BLOBS) or wanted > _MOST_COMPRESSED * stored:
+            raise ValueError
     found = {int(name): np.array(array, np.float32) for name, array in group.items()}
     return [
         found.get(number, np.empty(0, np.float32)) for number in range(max(found, default=-1) + 1)
     ]
+
+
+_MOST_BLOBS, _MOST_COMPRESSED = 100_000, 1000
 
 
 def _read_message(path: Path, empty: Any, what: str) -> Any:
