@@ -32,7 +32,7 @@ from typing import Any, Dict, Iterator, NamedTuple
 
 import pytest
 import yaml
-from conftest import BIN, PROJECT
+from helpers.places import BIN, PROJECT
 
 from caffe_pysgd.run.configuration import Configuration
 

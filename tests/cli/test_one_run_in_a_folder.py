@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
-from conftest import BIN
 from helpers.nets import SMALL, write_solver
+from helpers.places import BIN
 from helpers.recorded_runs import rows
 
 RATES = (0.01, 0.02)
