@@ -94,9 +94,9 @@ class _Check:
             self._check_sessions()
         except _Broken as broken:
             return self._found(False, broken.iteration, broken.reason)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
             after = "" if self.last_iteration is None else f" after iteration {self.last_iteration}"
-            return self._found(False, None, f"the file is damaged{after}: {error}")
+            return self._found(False, None, f"the file is damaged{after}: {str(error)[:200]}")
         self.session = None
         return self._found(True, None, "")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from caffe_pysgd.audit.ledger import HASHED
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.schema import OF_AN_UPDATE
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
@@ -82,12 +83,13 @@ def compare_audits(a: Path, b: Path) -> Compared:
     Raises:
         UserError: a file is no audit, or the two have nothing in common.
     """
-    with Store(a) as one, Store(b) as other:
+    with open_audit(a) as one, open_audit(b) as other:
         names = [p.name for p in one.parameters()]
         theirs = [p.name for p in other.parameters()]
         if names != theirs:
             missing = sorted(set(names) ^ set(theirs)) or names
-            raise UserError(f"{a} and {b}: are of different nets: {', '.join(missing[:3])}")
+            some = ", ".join(str(name)[:60] for name in missing[:3])
+            raise UserError(f"{a} and {b}: are of different nets: {some}")
         common = sorted(set(_iterations(one)) & set(_iterations(other)))
         if not common:
             raise UserError(f"{a} and {b}: have no iteration in common")

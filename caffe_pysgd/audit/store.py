@@ -21,6 +21,11 @@ DEFAULT_NAME = "audit.sqlite"
 
 FIGURES = ("l2", "mean", "min", "max", "zeros", "nonfinite")
 
+_OF_A_RUN = (
+    "source", "configuration", "solver", "net", "train_state", "hyperparameters", "random_seed",
+    "audit", "initial_weights",
+)  # fmt: skip
+
 Series = Tuple[np.ndarray, np.ndarray]
 """Iterations (int64) and values (float64, NaN where there is none)."""
 
@@ -79,7 +84,9 @@ class Store:
             try:
                 connection = self._connect("immutable=1")
             except sqlite3.Error as error:
-                raise UserError(f"{self.path}: cannot be read as an audit: {error}") from error
+                raise UserError(
+                    f"{self.path}: cannot be read as an audit: {str(error)[:200]}"
+                ) from error
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
@@ -145,6 +152,21 @@ class Store:
         if not rows:
             raise UserError(f"{self.path}: has no session {session}")
         manifest: Dict[str, Any] = json.loads(rows[0][0])
+        return manifest
+
+    def run_manifest(self, session: int) -> Dict[str, Any]:
+        """Return a session's manifest, with all that it takes to train it again.
+
+        Raises:
+            UserError: something of that is not there.
+        """
+        manifest = self.manifest(session)
+        missing = [key for key in _OF_A_RUN if key not in manifest]
+        if missing:
+            raise UserError(
+                f"{self.path}: the manifest of session {session} does not say {missing[0]}, which "
+                "it takes to train it again"
+            )
         return manifest
 
     def parameters(self, session: Optional[int] = None) -> List[RecordedParameter]:
@@ -292,4 +314,6 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{self.path}: cannot be read as an audit: {error}") from error
+            raise UserError(
+                f"{self.path}: cannot be read as an audit: {str(error)[:200]}"
+            ) from error

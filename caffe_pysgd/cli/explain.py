@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from caffe_pysgd.audit.store import Store
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.cli.options import ITERATION, json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError
@@ -36,7 +36,7 @@ def explain(file: Path, param: str, index: str, iteration: int, json_path: Optio
     recorded.
     """
     quiet_caffe()
-    with Store(file) as store, training_again() as progress:
+    with open_audit(file) as store, training_again() as progress:
         found = find_element(store, param, _numbers(index), iteration, progress)
     explanation = explain_element(found.element, found.trained_again)
     _show(explanation)

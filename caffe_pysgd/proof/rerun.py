@@ -71,7 +71,7 @@ class Retraining:
         record_to: Optional[Path] = None,
     ) -> None:
         self._store, self._session = store, session
-        self._manifest = store.manifest(session.session)
+        self._manifest = store.run_manifest(session.session)
         self._refuse_chance()
         start = self._start_snapshot()
         self.run = self._resolved()

@@ -8,7 +8,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.store import Store
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.cli.options import ITERATION, json_option
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError, UserError
@@ -28,7 +28,7 @@ def replay(
 
     FILE is an audit, or the run directory that holds one. Exit code 1 if something differs.
     """
-    with Store(file) as store:
+    with open_audit(file) as store:
         span = store.span()
         if span is None:
             raise UserError(f"{store.path}: no iteration was recorded")

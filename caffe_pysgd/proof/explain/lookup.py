@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.store import RecordedParameter, Session, Store
 from caffe_pysgd.errors import UserError, nearest
 from caffe_pysgd.proof.explain.derivation import takes_norms
@@ -142,7 +143,7 @@ class _Facts:
 
     def __init__(self, store: Store, place: Place) -> None:
         self._place = place
-        self._manifest = store.manifest(place.session.session)
+        self._manifest = store.run_manifest(place.session.session)
         self.rule_name = place.parameter.rule
         self.common = HyperParameters(**self._manifest["hyperparameters"])
         own = {**self._manifest["hyperparameters"], **self._own()}
@@ -225,7 +226,7 @@ def _train_again(
             file = Path(directory, "again.sqlite")
             retraining = Retraining(store, place.session, skip_to, file)
             watcher = _watch(retraining, place, progress)
-            with Store(file) as again:
+            with open_audit(file) as again:
                 iteration = place.iteration["iteration"]
                 difference = compare_update(store, place.session.session, again, iteration)
         if difference is None or retraining.skipped_to == place.session.start_iteration:

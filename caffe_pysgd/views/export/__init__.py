@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import List
 
-from caffe_pysgd.audit.store import Store
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.errors import UserError
 
 FORMATS = {"tensorboard": "tensorboardX", "csv": "csv", "parquet": "pyarrow"}
@@ -41,7 +41,7 @@ def export(run: Path, format: str, folder: Path) -> List[Path]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; give a folder to export to with -o DIR")
     writer = import_module(f"caffe_pysgd.views.export.{format}_format")
-    with Store(run) as store:
+    with open_audit(run) as store:
         store.manifest()  # nothing is written for an audit that holds nothing
         files: List[Path] = writer.write(store, folder)
     return files

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from caffe_pysgd.audit.store import Store
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.outputs import REPORT, refuse_foreign
 
@@ -27,15 +28,12 @@ def write_report(runs: Sequence[Path], output: Optional[Path] = None, check: boo
     from caffe_pysgd.views.report.gathering import gather
     from caffe_pysgd.views.report.page import page
 
-    stores = [Store(run) for run in runs]
-    try:
+    with ExitStack() as stack:
+        stores = [stack.enter_context(open_audit(run)) for run in runs]
         names = distinct_names([store.path for store in stores])
         records = [gather(name, store, len(stores)) for name, store in zip(names, stores)]
         target = output or refuse_foreign(stores[0].path.with_name(REPORT))
         write_files({target: page(records, check)})
-    finally:
-        for store in stores:
-            store.close()
     return target
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.series import Points, current_iterations
 from caffe_pysgd.audit.store import DEFAULT_NAME, RecordedParameter, Store
 from caffe_pysgd.views.watch.frame import frame, waiting_frame
@@ -71,7 +72,7 @@ def watch(run: Path, interval: float = 1.0, once: bool = False) -> None:
     """
     console = Console()
     if once or not console.is_terminal:
-        with Store(run) as store:
+        with open_audit(run) as store:
             console.print(frame(read(store), console.height, None, None))
         return
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
@@ -94,7 +95,7 @@ def _look(run: Path) -> Optional[Reading]:
     file = run / DEFAULT_NAME if run.is_dir() else run
     if not file.exists() or not file.stat().st_size:
         return None
-    with Store(file) as store:
+    with open_audit(file) as store:
         return read(store) if store.sessions() else None
 
 
