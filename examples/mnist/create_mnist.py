@@ -9,11 +9,13 @@ Run it with the Python of `.venv`, which has Caffe's convert_mnist_data beside i
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parent
@@ -22,7 +24,7 @@ DATABASES = {"mnist_train_lmdb": "train", "mnist_test_lmdb": "t10k"}
 
 
 class DataError(Exception):
-    """What is wrong, where, and the mend, in one line for the user."""
+    """What is wrong, where, and the fix, in one line for the user."""
 
 
 def create_mnist(directory: Path) -> None:
@@ -43,6 +45,7 @@ def create_database(database: Path, data: Path, digits: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".mnist-", dir=database.parent) as temporary:
         images = gunzip(data / f"{digits}-images-idx3-ubyte.gz", Path(temporary))
         labels = gunzip(data / f"{digits}-labels-idx1-ubyte.gz", Path(temporary))
+        check_digits(data, images, labels)
         unfinished = Path(temporary) / database.name
         conversion = subprocess.run(
             [find_converter(), images, labels, unfinished, "--backend=lmdb"],
@@ -68,11 +71,32 @@ def gunzip(archive: Path, directory: Path) -> Path:
     try:
         with gzip.open(archive) as source, unpacked.open("wb") as target:
             shutil.copyfileobj(source, target)
-    except (gzip.BadGzipFile, EOFError, FileNotFoundError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, FileNotFoundError) as error:
         raise DataError(
             f"{archive} is missing or damaged ({error}): restore it with git checkout"
         ) from error
     return unpacked
+
+
+def check_digits(data: Path, images: Path, labels: Path) -> None:
+    """Checks that the files say what they are and hold what they say: the converter does not."""
+    counts = []
+    for path, magic, axes in ((images, 0x803, [28, 28]), (labels, 0x801, [])):
+        content = path.read_bytes()
+        words = range(0, 4 * len(axes) + 8, 4)
+        header = [int.from_bytes(content[at : at + 4], "big") for at in words]
+        size = len(content) - 4 * len(header)
+        if header[0] != magic or header[2:] != axes or size != header[1] * math.prod(axes):
+            raise DataError(
+                f"{data / path.name}.gz is damaged: its header and its size do not fit; restore it "
+                "with git checkout"
+            )
+        counts.append(header[1])
+    if counts[0] != counts[1] or not counts[0]:
+        raise DataError(
+            f"{data / images.name}.gz has {counts[0]} images and its labels are {counts[1]}; "
+            "restore both with git checkout"
+        )
 
 
 def find_converter() -> str:

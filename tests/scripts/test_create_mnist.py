@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from types import ModuleType
 
 import lmdb
 import pytest
+from helpers.examples import load_example
 from helpers.places import PROJECT
 
 EXAMPLE = PROJECT / "examples" / "mnist"
@@ -19,11 +19,7 @@ EXAMPLE = PROJECT / "examples" / "mnist"
 @pytest.fixture
 def script() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("create_mnist", EXAMPLE / "create_mnist.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("mnist/create_mnist.py")
 
 
 def test_databases_hold_all_digits(script: ModuleType, tmp_path: Path) -> None:

@@ -196,3 +196,12 @@ def test_what_cannot_be_exported_is_said(workdir: Path) -> None:
     Path("file").write_text("")
     with pytest.raises(UserError, match="file: is a file; give a folder"):
         export(audit, "csv", Path("file"))
+
+
+def test_a_layer_called_like_a_formula_is_none_in_csv(workdir: Path) -> None:
+    names = ["=cmd|' /C calc'!A0/0", "+1/0", "-x/0", "@y/0", "conv/0"]
+    audit = write_audit(workdir / "audit.sqlite", 2, parameters=[(name, (2,)) for name in names])
+    export(audit, "csv", workdir / "out")
+    with open(workdir / "out/parameters.csv", newline="", encoding="utf-8") as file:
+        written = [row["name"] for row in csv.DictReader(file)]
+    assert written == [*(f"'{name}" for name in names[:-1]), "conv/0"]
