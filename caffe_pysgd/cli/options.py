@@ -75,7 +75,11 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
     checked = click.option(
         "--weights", metavar="W", help="Start from these .caffemodel weights (W,W,...)."
     )(checked)
-    return click.option("--snapshot", metavar="S", help="Resume from this .solverstate.")(checked)
+    return click.option(
+        "--snapshot",
+        metavar="S",
+        help="Resume from this .solverstate; 'auto': from the run's newest complete one, if any.",
+    )(checked)
 
 
 def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
 from caffe_pysgd.hosts.in_net.inject import write_injected
 from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.start import check_snapshot, check_weights
+from caffe_pysgd.run.start import AUTO, check_snapshot, check_weights, newest_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import is_hdf5
 
@@ -79,6 +79,10 @@ def train(
     if "gpu" in map(_flag, arguments):
         pycaffe.require_gpu()
     models = [check_weights(Path(model), run) for model in weights]
+    if snapshot == AUTO:
+        found = newest_snapshot(run, check_snapshot)
+        click.echo("\n".join(found.said), err=True)
+        snapshot = str(found.snapshot) if found.snapshot else None
     state = check_snapshot(Path(snapshot), run) if snapshot else None
     if state:
         models = [state.learned_net]

@@ -21,7 +21,7 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, chosen_snapshot, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
@@ -159,10 +159,15 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
 
+        ``auto`` takes the newest complete one with the solver's ``snapshot_prefix``, if any.
+
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        state = check_native_snapshot(Path(state_file), self.run)
+        path = chosen_snapshot(self.run, state_file)
+        if path is None:
+            return
+        state = check_native_snapshot(path, self.run)
         self._restore_native(state)
         adopt_state(self.run, self.updater, state)
         for observer in self.updater.observers:

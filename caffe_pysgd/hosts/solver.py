@@ -30,7 +30,7 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, chosen_snapshot, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
@@ -291,10 +291,15 @@ class Solver:
     def restore(self, state_file: str) -> None:
         """Go on from a ``.solverstate``, of this solver or of a native one of the same type.
 
+        ``auto`` takes the newest complete one with the solver's ``snapshot_prefix``, if any.
+
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        state = check_native_snapshot(Path(state_file), self._run)
+        path = chosen_snapshot(self._run, state_file)
+        if path is None:
+            return
+        state = check_native_snapshot(path, self._run)
         self.net.copy_from(str(state.learned_net))
         adopt_state(self._run, self.updater, state)
         self._iter = state.iteration

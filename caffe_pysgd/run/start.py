@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import FIRST_STATE_BLOB, HOOK_NAME, UpdateSettings
 from caffe_pysgd.stock.net_file import included_layers
+from caffe_pysgd.stock.snapshot_names import snapshots_of
 from caffe_pysgd.stock.snapshots import Model, SolverState, read_model, read_solver_state
 from caffe_pysgd.update import find_rule
 
@@ -174,6 +175,47 @@ def check_weights(path: Path, run: Run) -> Path:
             "learn this layer from scratch, rename it in the net"
         )
     return path
+
+
+class Found(NamedTuple):
+    """What ``--snapshot auto`` comes to.
+
+    Attributes:
+        snapshot: the newest solver state of the run that is complete, or None.
+        said: a line that says which, and one for each newer one that was passed over.
+    """
+
+    snapshot: Optional[Path]
+    said: List[str]
+
+
+AUTO = "auto"
+
+
+def newest_snapshot(run: Run, check: Callable[[Path, Run], SolverState]) -> Found:
+    """Find the snapshot from which a run goes on after it was killed.
+
+    Caffe writes its snapshots in place, so one that was being written is torn; a model may be gone,
+    or be another net's.
+
+    Args:
+        run: whose ``snapshot_prefix`` is looked at.
+        check: says whether the run can resume from a solver state.
+    """
+    said = []
+    for path in snapshots_of(run.solver.snapshot_prefix):
+        try:
+            if ".caffemodel" in path.name:
+                raise UserError(f"{path}: has no solver state beside it")
+            state = check(path, run)
+        except UserError as error:
+            said.append(f"caffe-pysgd: passed over: {error}")
+            continue
+        said.append(f"caffe-pysgd: resuming from {path}, at iteration {state.iteration}")
+        return Found(path, said)
+    prefix = run.solver.snapshot_prefix
+    said.append(f"caffe-pysgd: no complete snapshot {prefix}_iter_*: starting at iteration 0")
+    return Found(None, said)
 
 
 def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run:

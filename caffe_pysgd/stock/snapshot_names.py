@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Dict, List, Tuple, Union
 
 HDF5_SUFFIX = ".h5"
+
+_SNAPSHOT = re.compile(r"_iter_(?P<iteration>\d{1,10})\.(caffemodel|solverstate)(?P<hdf5>\.h5)?")
 
 
 def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tuple[Path, Path]:
@@ -13,3 +16,17 @@ def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tupl
     suffix = HDF5_SUFFIX if hdf5 else ""
     start = f"{prefix}_iter_{iteration}"
     return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
+
+
+def snapshots_of(prefix: Union[str, Path]) -> List[Path]:
+    """Return the solver states with this prefix, of either format, the newest iteration first.
+
+    A model without one, of a run that was killed between the two, stands in its state's place.
+    """
+    start = Path(prefix)
+    found: Dict[Tuple[int, str], Path] = {}
+    for path in sorted(start.parent.glob("*.*")):  # a model comes before its state
+        match = _SNAPSHOT.fullmatch(path.name[len(start.name) :])
+        if match and path.name.startswith(start.name):
+            found[int(match["iteration"]), match["hdf5"] or ""] = path
+    return [found[key] for key in sorted(found, reverse=True)]

@@ -1,0 +1,131 @@
+"""``--snapshot auto``: the same command, typed again after a kill, goes on."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, List
+
+import numpy as np
+import pytest
+from helpers.failures import failure
+from helpers.nets import write_solver
+from helpers.places import BIN
+from helpers.runs import assert_same_bits
+
+import caffe_pysgd
+from caffe_pysgd.audit.check import check_ledger
+from caffe_pysgd.stock.snapshots import read_model
+from caffe_pysgd.update.bits import compare
+
+# The same data at every pass, so that a resumed run can have the bits of one that was not stopped.
+CONSTANT = """
+name: "constant"
+layer { name: "data" type: "DummyData" top: "data" top: "target"
+  dummy_data_param { shape { dim: 6 dim: 5 } shape { dim: 6 dim: 3 }
+    data_filler { type: "constant" value: 0.3 } data_filler { type: "constant" value: 0.7 } } }
+layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param { num_output: 40 weight_filler { type: "xavier" } } }
+layer { name: "tanh" type: "TanH" bottom: "hidden" top: "hidden" }
+layer { name: "out" type: "InnerProduct" bottom: "hidden" top: "out"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "loss" }
+"""
+LAST = 3000
+FIELDS = {"type": "Adam", "momentum2": 0.99, "base_lr": 1e-4, "max_iter": LAST, "snapshot": 100}
+LAYERS = [("hidden", 0), ("hidden", 1), ("out", 0), ("out", 1)]
+
+
+def write_run(workdir: Path, **fields: Any) -> Path:
+    write_solver(workdir, CONSTANT, snapshot_prefix="s", **{**FIELDS, **fields})
+    path = workdir / "run.yaml"
+    path.write_text("solver: solver.prototxt\nrun_dir: run\naudit: {every: 50}\n")
+    return path
+
+
+def weights(iteration: int) -> List[np.ndarray]:
+    model = read_model(Path(f"s_iter_{iteration}.caffemodel"))
+    return [model[layer][index] for layer, index in LAYERS]
+
+
+def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> None:
+    write_run(workdir)
+    assert cli(command, "run.yaml").returncode == 0
+    expected = weights(LAST)
+    for path in (*workdir.glob("s_iter_*"), *workdir.glob("run/*")):
+        path.unlink()
+    rng = random.Random(5)
+    program = [str(BIN / "caffe-pysgd"), command, "run.yaml", "--snapshot", "auto"]
+    for _ in range(kills):
+        process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(rng.uniform(0.2, 2.2))
+        process.kill()
+        process.communicate()
+    ended = cli(*program[1:])
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    names = [f"{layer}/{index}" for layer, index in LAYERS]
+    assert_same_bits([compare(*both) for both in zip(names, expected, weights(LAST))])
+    assert check_ledger(workdir / "run").intact
+
+
+@pytest.mark.parametrize("command", ["train", "solve"])
+def test_a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
+    workdir: Path, cli: Any, command: str
+) -> None:
+    train_and_kill(workdir, cli, command, kills=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("command", ["train", "solve"])
+def test_a_hundred_kills(workdir: Path, cli: Any, command: str) -> None:
+    train_and_kill(workdir, cli, command, kills=100)
+
+
+@pytest.mark.parametrize("command", ["train", "solve"])
+@pytest.mark.parametrize("hdf5", [False, True])
+def test_torn_snapshots_are_named_and_passed_over(
+    workdir: Path, cli: Any, command: str, hdf5: bool
+) -> None:
+    fields = {"snapshot_format": "HDF5"} if hdf5 else {}
+    end = ".h5" if hdf5 else ""
+    write_run(workdir, max_iter=400, **fields)
+    assert cli(command, "run.yaml").returncode == 0
+    for name in (f"s_iter_400.solverstate{end}", f"s_iter_300.caffemodel{end}"):
+        torn = workdir / name
+        torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    (workdir / f"s_iter_500.caffemodel{end}").write_bytes(b"")
+    resumed = cli(command, "run.yaml", "--snapshot=auto", "--iterations=401")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    said = [line for line in resumed.stderr.splitlines() if line.startswith("caffe-pysgd: ")]
+    assert (
+        said[0]
+        == f"caffe-pysgd: passed over: s_iter_500.caffemodel{end}: has no solver state beside it"
+    )
+    assert said[1].startswith(f"caffe-pysgd: passed over: s_iter_400.solverstate{end}: ")
+    assert said[2].startswith(f"caffe-pysgd: passed over: s_iter_300.caffemodel{end}: ")
+    assert said[3] == f"caffe-pysgd: resuming from s_iter_200.solverstate{end}, at iteration 200"
+
+
+@pytest.mark.parametrize("command", ["train", "solve"])
+def test_without_a_snapshot_it_starts_at_0(workdir: Path, cli: Any, command: str) -> None:
+    write_run(workdir, max_iter=3)
+    started = cli(command, "run.yaml", "--snapshot=auto")
+    assert started.returncode == 0
+    assert "no complete snapshot s_iter_*: starting at iteration 0" in started.stderr
+    assert "give --snapshot" in failure(cli(command, "run.yaml", "--snapshot=auto", "--weights=w"))
+
+
+@pytest.mark.parametrize("make", ["take_over", "get_solver"])
+def test_the_hosts_in_python_take_it_too(workdir: Path, make: str) -> None:
+    path = write_run(workdir)
+    first = getattr(caffe_pysgd, make)(path)
+    first.restore("auto")
+    assert first.iter == 0
+    first.step(210)
+    first.close()
+    second = getattr(caffe_pysgd, make)(path)
+    second.restore("auto")
+    assert second.iter == 200
