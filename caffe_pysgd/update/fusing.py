@@ -6,12 +6,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves, Untraceable
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.rules.checked import is_own, name_of
+from caffe_pysgd.update.rules.checked import is_own, name_of, not_finite
 from caffe_pysgd.update.self_check import first_difference
 from caffe_pysgd.update.stages import Clipping, clip_values, clips_values
 from caffe_pysgd.update.statistics import Statistics
@@ -119,13 +118,7 @@ def _refuse_unfit(fused: FusedUpdate, group: List[Parameter]) -> None:
         UserError: naming rule, parameter and iteration.
     """
     unfit = fused.unfit()
-    if unfit is None:
-        return
-    number, count = unfit
-    p = group[number]
-    index = int(np.flatnonzero(~np.isfinite(p.data))[0])
-    raise UserError(
-        f"rule {name_of(p.rule)}, parameter {p.name}, iteration {p.iteration}: update() returned "
-        f"{count} values that are not finite, the first at index {index}, where the weight is "
-        f"{p.data[index]} now"
-    )
+    if unfit:
+        p = group[unfit.row]
+        update = -p.data[unfit.first]  # the weight was finite, so this is what it lost
+        raise not_finite(p.rule, p, unfit.values, unfit.first, update, unfit.gradient)

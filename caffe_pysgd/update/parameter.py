@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.hyperparameters import HyperParameters
+from caffe_pysgd.update.statistics import norm
 
 if TYPE_CHECKING:
     from caffe_pysgd.update.kernels import Kernels
@@ -67,6 +68,13 @@ class Parameter:
     def gradient(self) -> np.ndarray:
         """What a rule sees: clipped, normalized and, unless the rule decays itself, regularized."""
         return self.diff
+
+    def norms(self, *arrays: np.ndarray) -> Tuple[np.float32, ...]:
+        """Return the L2 norms of arrays as long as the parameter; a fused pass takes them at once.
+
+        They are added up in float64, in the order of ``statistics.py``, and rounded once.
+        """
+        return tuple(map(norm, arrays))
 
     @property
     def count(self) -> int:

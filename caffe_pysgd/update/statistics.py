@@ -53,10 +53,20 @@ def statistics(array: np.ndarray) -> Statistics:
     return Statistics(math.sqrt(sumsq), total / values.size, low, high, zeros, nonfinite)
 
 
+def norm(array: np.ndarray) -> np.float32:
+    """Return the L2 norm of a flat float32 array; not finite if any value is not."""
+    sumsq = 0.0
+    for start in range(0, array.size, CHUNK):
+        chunk = array[start : start + CHUNK].astype(np.float64)
+        sumsq += _in_lanes(chunk * chunk)
+    return np.float32(math.sqrt(sumsq))
+
+
 def _in_lanes(chunk: np.ndarray) -> float:
-    rows = np.zeros((-(-chunk.size // LANES), LANES))
-    rows.reshape(-1)[: chunk.size] = chunk
+    missing = -chunk.size % LANES
+    rows = np.append(chunk, np.zeros(missing)) if missing else chunk
     total = 0.0
-    for lane in np.add.reduce(rows, axis=0):  # along the first axis NumPy adds row by row
+    # Along the first axis NumPy adds row by row.
+    for lane in np.add.reduce(rows.reshape(-1, LANES), axis=0):
         total += float(lane)
     return total

@@ -120,8 +120,15 @@ class Signum(caffe_pysgd.UpdateRule):
 
 class Unit(caffe_pysgd.UpdateRule):
     def update(self, p):
-        step = np.maximum(p.gradient, -p.data) * np.linalg.norm(p.data)
-        return p.rate * (step / np.linalg.norm(step))
+        step = np.maximum(p.gradient, -p.data) * p.norms(p.data)[0]
+        return p.rate * (step / p.norms(step)[0])
+
+class Scaled(caffe_pysgd.UpdateRule):
+    def update(self, p):
+        norm, step_norm = p.norms(p.data, p.gradient)
+        scale = p.rate
+        scale *= np.where(norm > 0.1, 1 + 0.3 * norm, 1)
+        return p.rate * 2 * p.gradient / (1 + 0.7 * step_norm) + scale * p.data
 
 class Centred(caffe_pysgd.UpdateRule):
     def update(self, p):
@@ -146,6 +153,12 @@ def test_a_rule_of_ones_own_is_told_in_the_words_of_its_source(
     assert formulas["step"] == "greater · weight_norm"
     assert formulas["update"] == "local_rate · quotient"
     assert not unit.differing
+    scaled = explain(trained("explained_rules:Scaled", kernels, settings("sgd"), 103, 64))
+    assert not scaled.differing
+    assert [line.note for line in scaled.lines if line.name.endswith("_norm")] == [
+        "L2 norm of all regularized values of the parameter",
+        "L2 norm of all weights of the parameter",
+    ]
     centred = explain(trained("explained_rules:Centred", kernels, settings("sgd"), 103, 64))
     assert not centred.differing
     assert any(note.endswith("can tell: it asks for an array's mean.") for note in centred.notes)

@@ -23,9 +23,10 @@ from caffe_pysgd.update import (
     make_kernels,
     self_check,
 )
+from caffe_pysgd.update.bits import other_bits
 from caffe_pysgd.update.fused import FusedKernels, objects, probe, update
 from caffe_pysgd.update.kernels.caffe import CaffeKernels
-from caffe_pysgd.update.statistics import CHUNK
+from caffe_pysgd.update.statistics import CHUNK, norm
 
 F = np.float32
 LIBRARY = pycaffe.library_path()
@@ -130,13 +131,47 @@ def test_figures_tell_what_is_not_finite() -> None:
     assert heard[3][2]["gradient"] == Statistics(0.0, 0.0, 0.0, 0.0, 0, 1)
 
 
-def test_parameters_may_have_rules_and_freezes_of_their_own() -> None:
+@pytest.mark.parametrize("rule", ["adam", "lars", "lamb"])
+@pytest.mark.parametrize("figures", [False, True])
+def test_the_bits_do_not_depend_on_threads(rule: str, figures: bool, monkeypatch: Any) -> None:
+    two = updater("fused", rule, [Figures()] if figures else [])
+    two.prepare()
+    monkeypatch.setattr(update, "thread_count", lambda: 1)
+    one = updater("fused", rule, [Figures()] if figures else [])
+    for iteration in range(3):
+        for some in (one, two):
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(one, two)
+    if figures:
+        assert one.observers[0].heard == two.observers[0].heard  # type: ignore[attr-defined]
+
+
+SPECIAL = [0, -0.0, 2.0**-149, 2.0**-75, -1, 2.0**64, np.finfo(F).max, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("rule", ["lars", "lamb"])
+def test_norms_of_special_values_are_the_same(rule: str) -> None:
+    pairs = [(x, d) for x in SPECIAL for d in SPECIAL]
+    fused, native = (updater(k, rule, counts=[3] * len(pairs)) for k in ("fused", "native"))
+    for iteration in range(2):
+        for some in (fused, native):
+            for p, (x, d) in zip(some.parameters, pairs):
+                p.data[0], p.diff[...] = x, (d, 1, 0)
+            some.step(iteration)
+        for p, q in zip(fused.parameters, native.parameters):
+            arrays = zip((p.data, p.diff, *p.state.values()), (q.data, q.diff, *q.state.values()))
+            assert not any(other_bits(a, b).any() for a, b in arrays), p.name
+
+
+@pytest.mark.parametrize("rule", ["sgd", "lars", "lamb"])
+def test_parameters_may_have_rules_and_freezes_of_their_own(rule: str) -> None:
     own = {
         1: {"rule": Exponential()},  # which cannot be fused
         2: {"rule": RULES["adam"](), "freeze_until": 2},
         3: {"freeze_from": 1},
     }
-    both = [updater(k, "sgd", [Figures()], own=own) for k in ("fused", "native")]
+    both = [updater(k, rule, [Figures()], own=own) for k in ("fused", "native")]
     for iteration in range(4):
         for some in both:
             fill(some, iteration)
@@ -256,6 +291,15 @@ def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
     assert_same(fused, native)
 
 
+def test_a_pass_whose_norms_are_others_gives_way_to_native(monkeypatch: Any) -> None:
+    another = lambda array: np.nextafter(norm(array), F(9))  # noqa: E731
+    monkeypatch.setattr("caffe_pysgd.update.parameter.norm", another)
+    monkeypatch.setattr(self_check, "_FOUND", {})
+    fused = updater("fused", "lars")
+    fused.prepare()
+    assert "fails the self-check: " in fused.kernels.unfused["lars"]
+
+
 def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> None:
     """No BLAS here rounds twice; NumPy does."""
     monkeypatch.setattr("caffe_pysgd.update.fusing.first_difference", lambda *_: "")
@@ -277,8 +321,8 @@ from caffe_pysgd.update import RULES, HyperParameters
 from caffe_pysgd.update.fused import objects
 from caffe_pysgd.update.fused.program import trace
 one = np.ones(1, np.float32)
-traced = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0)
-objects.load(objects.Variant(traced.program, False, True, True, False))
+(program,) = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0).programs
+objects.load(objects.Variant(program, False, True, True, False))
 print("numba" in sys.modules)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, List
 
 import numpy as np
@@ -11,8 +12,11 @@ from caffe_pysgd import UpdateRule
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters, Parameter, Updater, make_kernels
+from caffe_pysgd.update.fused.keeping import keeping
 from caffe_pysgd.update.fused.passes import source
-from caffe_pysgd.update.fused.program import Norms, trace
+from caffe_pysgd.update.fused.program import trace
+from caffe_pysgd.update.rules.beyond import LARS, Lamb
+from caffe_pysgd.update.statistics import CHUNK
 
 F = np.float32
 LIBRARY = pycaffe.library_path()
@@ -77,26 +81,66 @@ class Kerneled(UpdateRule):
 
 
 class Normed(UpdateRule):
-    """Norms of three arrays, one after the other."""
+    """Norms that depend on norms; the state and the gradient are needed before and after."""
+
+    slots = ("history", "last")
+
+    def update(self, p: Any) -> np.ndarray:
+        history, last = p.state["history"], p.state["last"]
+        data_norm, gradient_norm, last_norm = p.norms(p.data, p.gradient, last)
+        history += p.gradient / data_norm
+        history_norm, difference_norm = p.norms(history, history - last)
+        unit = history / history_norm
+        step = np.sign(unit) + unit + last / difference_norm
+        (step_norm,) = p.norms(step)
+        last[...] = np.where(2 * last_norm > gradient_norm, step, p.gradient)
+        return p.rate * np.where(step_norm > 1, F(0.5), F(2)) * step + p.decay * p.data
+
+
+class NormedPowers(UpdateRule):
+    """Norms on both sides of Caffe's powers, also of what is in memory."""
 
     slots = ("history",)
 
     def update(self, p: Any) -> np.ndarray:
-        history = p.state["history"]
-        history += p.gradient * np.linalg.norm(p.data)
-        unit = history / np.linalg.norm(history)
-        step = np.sign(unit) + unit
-        return p.rate * np.where(np.linalg.norm(step) > 1, F(0.5), F(2)) * step + p.decay * p.data
+        g, k, history = p.gradient, p.kernels, p.state["history"]
+        square, root = k.scratch(g), k.scratch(g, 1)
+        k.powx(g, F(2), square)
+        k.axpy(p.h.momentum, square, history)
+        k.powx(history, F(0.5), root)
+        of_square, of_history, of_gradient = p.norms(square, history, g)
+        k.scal(p.rate / (of_square + of_history), root)
+        k.powx(root, F(2), square)
+        (of_result,) = p.norms(square)
+        return square / (of_result + of_gradient)
 
 
-RULES = (Signum, Everything, Phased, Kerneled, Normed)
+class NormedOnce(UpdateRule):
+    """The norm of one array that nobody changes, and numbers with which scalars are doubles."""
+
+    def update(self, p: Any) -> np.ndarray:
+        (norm,) = p.norms(p.data)
+        rate = p.rate
+        rate *= np.where(norm > 0.1, 1, p.decay)
+        step = rate / (1 + 0.7 * np.sqrt(norm)) * p.gradient - p.data * p.decay / 3
+        return np.clip(p.rate - 0.2, -0.1, p.decay) * np.where(norm > 2, step, p.data)
+
+
+class NumpyNormed(UpdateRule):
+    """What p.norms is for, in NumPy's own words."""
+
+    def update(self, p: Any) -> np.ndarray:
+        return p.rate * p.gradient / np.linalg.norm(p.gradient)
+
+
+RULES = (Signum, Everything, Phased, Kerneled, Normed, NormedPowers, NormedOnce)
 
 
 def updater(rule: UpdateRule, kernels: str, **h: Any) -> Updater:
     rng = np.random.RandomState(3)
     parameters = [
         Parameter(f"ip{n}/0", rng.standard_normal(n).astype(F), np.zeros(n, F), n % 3, 1)
-        for n in (1, 7, 3000, 66000)
+        for n in (1, 7, 3000, 66001)
     ]
     return Updater(parameters, HyperParameters(**{**H, **h}), rule, make_kernels(kernels, LIBRARY))
 
@@ -119,22 +163,85 @@ def test_a_rule_of_ones_own_is_fused_and_has_the_same_bits(rule: Any) -> None:
     assert fused.kernels.unfused == {}
 
 
-def program(rule: UpdateRule, **h: Any) -> Any:
+def test_numpys_own_norm_is_not_fused_and_works_all_the_same() -> None:
+    fused, plain = updater(NumpyNormed(), "fused"), updater(NumpyNormed(), "native")
+    assert trained(fused) == trained(plain)
+    (reason,) = fused.kernels.unfused.values()
+    assert reason == "it calls np.linalg.norm; p.norms(...) can be fused"
+
+
+def programs(rule: UpdateRule, **h: Any) -> Any:
     one = np.ones(2, F)
-    norms = Norms(lambda: one, [])
-    return trace(rule, HyperParameters(**{**H, **h}), one, one, 0, norms).program
+    return trace(rule, HyperParameters(**{**H, **h}), one, one, 0).programs
 
 
 def test_the_program_is_the_equation() -> None:
-    assert program(Signum()).operations == (
+    (program,) = programs(Signum())
+    assert program.operations == (
         ("subtract", ("g", "s0")),
         ("multiply", ("c0", "v0")),
         ("add", ("s0", "v1")),
         ("sign", ("v2",)),
         ("multiply", ("c1", "v3")),
     )
-    loop = source(program(Signum()), exact=True, checked=True)["at_once_2"]
+    loop = source(program, exact=True, checked=True)["at_once_2"]
     assert "v1 = c0 * v0" in loop and "slot0[i] = v2" in loop and "u = v4" in loop
+
+
+def test_a_program_for_norms_changes_nothing() -> None:
+    *before, last = programs(Normed())
+    assert [program.norms for program in before] == [("w", "g", "s1"), ("v1", "v2"), ("v7",)]
+    assert [program.state for program in before] == [("s0", "s1")] * 3
+    for program in before:
+        assert program.operations == last.operations[: len(program.operations)]
+        loop = source(program, exact=True, checked=True)["in_block"]
+        assert not re.search(r"(x|d|slot\d)\[i\] =", loop)
+
+
+def test_what_a_program_for_norms_may_leave_is_not_computed_again() -> None:
+    assert keeping(programs(LARS())) == ()  # the state depends on the norms
+    first, last = keeping(programs(Lamb()))
+    assert first.state == ("v2", "v6") and first.update in first.norms
+    assert last.operations == (("multiply", (last.operations[0].operands[0], "g")),)
+    assert last.state == ("s0", "s1") and last.update == "v0"
+
+
+class KeepsState(UpdateRule):
+    """One slot is done before the norms, the other needs them."""
+
+    slots = ("early", "late")
+
+    def update(self, p: Any) -> np.ndarray:
+        early, late = p.state["early"], p.state["late"]
+        early *= p.h.momentum
+        early += p.gradient
+        step = early + p.decay * p.data
+        (norm,) = p.norms(step)
+        late += step / norm
+        return p.rate * (late + early)
+
+
+class NeedsGradient(KeepsState):
+    """As this, but for what is needed after the norms."""
+
+    def update(self, p: Any) -> np.ndarray:
+        return super().update(p) + p.gradient
+
+
+class NeedsOldState(KeepsState):
+    def update(self, p: Any) -> np.ndarray:
+        old = p.state["early"].copy()
+        return super().update(p) + old
+
+
+@pytest.mark.parametrize("rule", [KeepsState, NeedsGradient, NeedsOldState])
+def test_what_is_needed_after_the_norms_is_not_lost(rule: Any, monkeypatch: Any) -> None:
+    assert bool(keeping(programs(rule()))) == (rule is KeepsState)
+    monkeypatch.setattr("caffe_pysgd.update.fusing.is_own", lambda rule: True)  # only these keep
+    monkeypatch.setattr("caffe_pysgd.update.self_check.is_own", lambda rule: True)
+    fused, plain = updater(rule(), "fused"), updater(rule(), "native")
+    assert trained(fused) == trained(plain)
+    assert fused.kernels.unfused == {}
 
 
 class _Refused(UpdateRule):
@@ -162,20 +269,30 @@ def change_weights(rule: Any, p: Any) -> Any:
     return p.gradient * 1
 
 
-def norm_and_more(rule: Any, p: Any) -> Any:
-    step = 2 * p.gradient
-    return p.gradient * np.linalg.norm(step)
+def fill_and_take_its_norm(rule: Any, p: Any) -> Any:
+    p.state["history"].fill(0)
+    return p.gradient * p.norms(p.state["history"])[0]
+
+
+def branch_on_a_norm(rule: Any, p: Any) -> Any:
+    (norm,) = p.norms(p.gradient)
+    return p.gradient / norm if norm > 0 else p.gradient
 
 
 REASONS = {
-    "after a norm it needs more than the array that this was of": norm_and_more,
+    "it takes the norm of a scalar": fill_and_take_its_norm,
+    "it branches on what parameters may differ in": branch_on_a_norm,
     "it calls np.exp": lambda rule, p: np.exp(p.gradient),
     "it calls np.sum": lambda rule, p: p.gradient / np.sum(p.gradient),
     "it asks for an array's mean": lambda rule, p: p.gradient - p.gradient.mean(),
     "it branches on values": lambda rule, p: p.gradient if p.gradient > 0 else p.data,
     "it picks single values": lambda rule, p: p.gradient[1:],
     "it brings an array of its own": lambda rule, p: p.gradient * np.ones(3, F),
+    "it calls np.dot": lambda rule, p: p.gradient / np.dot(p.gradient, p.gradient),
     "it takes a power": lambda rule, p: p.gradient**3,
+    "it calls np.power": lambda rule, p: p.gradient * p.rate**2,
+    "it calls np.amax": lambda rule, p: p.gradient * np.max(p.rate),
+    "it calls np.add": lambda rule, p: p.gradient * p.rate.sum(),
     "it asks for the parameter's name": lambda rule, p: p.gradient * len(p.name),
     "it keeps something in itself": count,
     "it puts another array into its state": replace,
@@ -212,11 +329,37 @@ class Inverse(UpdateRule):
         return p.rate / p.gradient
 
 
-def test_an_update_that_is_not_finite_is_refused() -> None:
-    some = updater(Inverse(), "fused", weight_decay=0)
-    for parameter in some.parameters:
-        parameter.diff[...] = 1
-    some.parameters[2].diff[[10, 20]] = 0
-    said = r"parameter ip3000/0, iteration 0: update\(\) returned 2 values that are not finite"
-    with pytest.raises(UserError, match=said):
-        some.step(0)
+class Root(Inverse):
+    """In blocks, for its powers."""
+
+    def update(self, p: Any) -> np.ndarray:
+        root = p.kernels.scratch(p.gradient)
+        p.kernels.powx(p.gradient, F(0.5), root)
+        return root
+
+
+@pytest.mark.parametrize("clears_diffs", [False, True])
+@pytest.mark.parametrize(
+    "rule, bad, first",
+    [
+        (Inverse, 0, "inf from gradient 0.0"),
+        (Inverse, -0.0, "-inf from gradient -0.0"),
+        (Root, -2, "nan from gradient -1.0"),
+    ],
+)
+def test_an_update_that_is_not_finite_is_refused_in_the_same_words(
+    rule: Any, bad: float, first: str, clears_diffs: bool
+) -> None:
+    for kernels in ("native", "fused"):
+        some = updater(rule(), kernels, weight_decay=0, iter_size=2)
+        some.clears_diffs = clears_diffs
+        for parameter in some.parameters:
+            parameter.diff[...] = 1
+        some.parameters[3].diff[[CHUNK - 3, CHUNK + 2]] = bad
+        with pytest.raises(UserError) as refusal:
+            some.step(0)
+        assert some.kernels.unfused == {}
+        assert str(refusal.value).endswith(
+            "parameter ip66001/0, iteration 0: update() returned 2 values that are not finite, the "
+            f"first at index {CHUNK - 3}: {first}"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any, List
 
 import numpy as np
@@ -17,7 +19,7 @@ from caffe_pysgd.update import (
     Updater,
     make_kernels,
 )
-from caffe_pysgd.update.statistics import CHUNK, statistics
+from caffe_pysgd.update.statistics import CHUNK, LANES, norm, statistics
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, CHUNK, CHUNK + 1, 3 * CHUNK + 777])
@@ -38,6 +40,30 @@ def test_what_is_not_finite_is_counted_and_left_out() -> None:
     array = np.array([np.nan, 3, -np.inf, 0, -4, np.inf, -0.0], np.float32)
     assert statistics(array) == Statistics(5.0, -0.25, -4.0, 3.0, 2, 3)
     assert statistics(np.full(3, np.nan, np.float32)) == Statistics(0.0, 0.0, 0.0, 0.0, 0, 3)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, CHUNK, 2 * CHUNK + 777])
+def test_a_norm_is_the_root_of_a_sum_in_a_fixed_order(size: int) -> None:
+    array = np.random.RandomState(size).standard_normal(size).astype(np.float32)
+    total = 0.0
+    for start in range(0, size, CHUNK):
+        lanes = [0.0] * LANES
+        for i, value in enumerate(array[start : start + CHUNK].astype(float).tolist()):
+            lanes[i % LANES] += value * value
+        total += reduce(add, lanes)
+    assert norm(array) == np.float32(total**0.5)
+    assert norm(array) == np.float32(statistics(array).l2)
+
+
+def test_a_norm_takes_in_what_is_not_finite() -> None:
+    largest = np.finfo(np.float32).max
+    expected = {(3, -4): 5, (2.0**-149, 0): 2.0**-149, (largest,): largest, (-0.0,): 0}
+    expected.update({(largest, largest): np.inf, (1, -np.inf): np.inf, (-np.inf, np.nan): np.nan})
+    for values, l2 in expected.items():
+        with np.errstate(over="ignore"):
+            found = norm(np.array(values, np.float32))
+        assert type(found) is np.float32
+        assert found == np.float32(l2) or (np.isnan(found) and np.isnan(l2))
 
 
 class OddFigures(Figures):

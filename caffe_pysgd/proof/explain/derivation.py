@@ -16,19 +16,15 @@ from caffe_pysgd.proof.explain.arithmetic import Board, decimal
 from caffe_pysgd.update import HyperParameters, UpdateRule
 from caffe_pysgd.update.fused import program
 from caffe_pysgd.update.fused.program import (
-    Norms,
     Operation,
     PerParameter,
+    Program,
     Symbol,
-    Trace,
     Untraceable,
     trace,
 )
 
 F = np.float32
-
-_MOST_NORMS = 8
-_UNSEEN = "it takes a norm that nobody saw"
 
 # What is called in these has names of its own.
 _NOT_A_RULES = (__file__, program.__file__, str(Path(np.__file__).parent))
@@ -48,7 +44,7 @@ def write_rule(
     rule: UpdateRule,
     h: HyperParameters,
     iteration: int,
-    norms: Sequence[Tuple[bool, np.float32]],
+    norms: Sequence[np.float32],
 ) -> None:
     """Write what a rule does to one weight.
 
@@ -56,21 +52,12 @@ def write_rule(
     hyper-parameters by their names.
 
     Args:
-        norms: those that the rule takes, in order; whether each is that of the weights.
+        norms: those that the rule takes, in order.
 
     Raises:
         Untraceable: what the rule does cannot be told.
     """
-    names = {"g": "regularized", "w": "weight", **{f"s{k}": s for k, s in enumerate(rule.slots)}}
-    writer = _Writer(board, rule.slots, names)
-    known = [value for of_weights, value in norms if not of_weights]
-    runs: List[_Run] = []
-    while not runs or not runs[-1].traced.program.last:
-        if len(runs) > len(known):
-            raise Untraceable(_UNSEEN)
-        runs.append(_Run(rule, _Scalars(board), h, iteration, norms, known[: len(runs)]))
-    for number, run in enumerate(runs):
-        writer.write(run, [later.traced.program.state for later in runs[number + 1 :]])
+    _Writer(board, rule, _Run(rule, _Scalars(board), h, iteration, norms)).write()
 
 
 def takes_norms(rule: UpdateRule, h: HyperParameters, iteration: int) -> bool:
@@ -78,19 +65,11 @@ def takes_norms(rule: UpdateRule, h: HyperParameters, iteration: int) -> bool:
 
     Of a rule that cannot be explained anyhow, it does not matter.
     """
-    asked: List[bool] = []
     one = np.ones(1, F)
-
-    def weights() -> np.ndarray:
-        asked.append(True)
-        return one
-
     try:
-        trace(rule, h, one, one, iteration, Norms(weights, [one] * _MOST_NORMS))
-        first = trace(rule, h, one, one, iteration, Norms(weights, []))
+        return len(trace(rule, h, one, one, iteration).programs) > 1
     except Untraceable:
         return False
-    return bool(asked) or not first.program.last
 
 
 class Named(PerParameter):
@@ -100,14 +79,14 @@ class Named(PerParameter):
         step: what made it; None for a plain number.
     """
 
-    is_one_scalar = True
     step: Optional[_Step] = None
     scalars: Optional[_Scalars] = None
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **more: Any) -> Any:
         if any(isinstance(operand, Symbol) for operand in inputs):
             return NotImplemented
-        plain = [np.asarray(i) if isinstance(i, np.ndarray) else i for i in inputs]
+        plain = [np.asarray(i).ravel()[0] if isinstance(i, np.ndarray) else i for i in inputs]
+        more.pop("out", None)  # to a scalar, ``*=`` gives another one
         value = getattr(ufunc, method)(*plain, **more)
         assert self.scalars is not None
         name = program.NAMES.get(ufunc.__name__, "")
@@ -126,6 +105,9 @@ class Named(PerParameter):
     def __bool__(self) -> bool:
         return bool(np.asarray(self)[0])
 
+    def rounded(self) -> Named:
+        return self  # what it is stands in its line
+
     def derived(self, formula: str, value: Any, *others: Named) -> Named:
         """Return a scalar that a formula of this one, ``{0}``, and of others gives."""
         assert self.scalars is not None
@@ -135,7 +117,7 @@ class Named(PerParameter):
 class _Step(NamedTuple):
     """How a scalar was made: its name is known beforehand, or it has a line of its own.
 
-    A norm (``operation`` says so) has both: the board is given it where it is first used.
+    A norm has no name yet; its number says which it is.
     """
 
     name: str
@@ -143,6 +125,7 @@ class _Step(NamedTuple):
     operands: Tuple[Any, ...]
     value: np.float32
     formula: str = ""
+    norm: Optional[int] = None
 
 
 class _Scalars:
@@ -152,8 +135,11 @@ class _Scalars:
         self.board = board
         self.all: List[Named] = []  # so that each keeps its identity to itself
 
-    def named(self, name: str, value: Any, operation: str = "") -> Named:
-        return self._new(_Step(name, operation, (), F(value)))
+    def named(self, name: str, value: Any) -> Named:
+        return self._new(_Step(name, "", (), F(value)))
+
+    def norm(self, number: int, value: Any) -> Named:
+        return self._new(_Step("", "", (), F(value), norm=number))
 
     def made(self, operation: str, operands: Sequence[Any], value: Any, formula: str = "") -> Named:
         return self._new(_Step("", operation, tuple(operands), np.ravel(value)[0], formula))
@@ -178,7 +164,13 @@ class _Settings:
 
 
 class _Run:
-    """A rule run on symbols, and what its source calls them."""
+    """A rule run on symbols, and what its source calls them.
+
+    Attributes:
+        program: what it does.
+        scalars: the program's.
+        norms_of: the values whose norms it takes.
+    """
 
     def __init__(
         self,
@@ -186,32 +178,28 @@ class _Run:
         scalars: _Scalars,
         h: HyperParameters,
         iteration: int,
-        norms: Sequence[Tuple[bool, np.float32]],
-        known: Sequence[np.float32],
+        norms: Sequence[np.float32],
     ) -> None:
         board = scalars.board
-        of_weights = [value for weights, value in norms if weights]
-
-        def weights() -> np.ndarray:
-            if not of_weights:
-                raise Untraceable(_UNSEEN)
-            return scalars.named("weight_norm", of_weights[0], "norm")
-
-        told = [scalars.named(_norm_name(k), value, "norm") for k, value in enumerate(known)]
         self.locals: List[Dict[str, Any]] = []
         before = sys.getprofile()
         sys.setprofile(self._note)
         try:
-            self.traced: Trace = trace(
+            traced = trace(
                 rule,
                 _Settings(h, scalars, rule.slots),  # type: ignore[arg-type]
                 scalars.named("local_rate", board["local_rate"]),
                 scalars.named("decay", board["decay"]),
                 iteration,
-                Norms(weights, told),
+                [scalars.norm(number, value) for number, value in enumerate(norms)],
             )
         finally:
             sys.setprofile(before)
+        self.norms_of = [value for program in traced.programs for value in program.norms]
+        if len(self.norms_of) > len(norms):
+            raise Untraceable("it takes a norm that nobody saw")
+        self.program: Program = traced.programs[-1]
+        self.scalars = traced.scalars
 
     def _note(self, frame: Any, event: str, argument: Any) -> None:
         if event != "return" or frame.f_code.co_filename.startswith(_NOT_A_RULES):
@@ -224,80 +212,66 @@ class _Run:
         self.locals.append(found)
 
 
-def _norm_name(number: int) -> str:
-    return "step_norm" if number == 0 else f"step_norm_{number + 1}"
-
-
 class _Writer:
-    """Writes programs as lines, one after the other."""
+    """Writes what a rule does as lines, one after the other."""
 
-    def __init__(self, board: Board, slots: Sequence[str], names: Dict[str, str]) -> None:
-        self._board, self._slots, self._names = board, slots, names
-        self._reserved = {"update", "new weight", *(f"new {slot}" for slot in slots)}
+    def __init__(self, board: Board, rule: UpdateRule, run: _Run) -> None:
+        self._board, self._slots, self._run = board, rule.slots, run
+        self._names = {"g": "regularized", "w": "weight"}
+        self._names.update((f"s{k}", slot) for k, slot in enumerate(rule.slots))
+        self._reserved = {"update", "new weight", *(f"new {slot}" for slot in rule.slots)}
         self._scalars: Dict[Tuple[str, ...], str] = {}
-
-    def write(self, run: _Run, later: Sequence[Sequence[str]]) -> None:
-        """Write a program; ``later`` is what those that follow leave in the state."""
-        found, last = run.traced.program, run.traced.program.last
-        scalars, called = self._called(run)
-        final = {found.update: "update"} if last else {}
-        for k, (slot, value) in enumerate(zip(self._slots, found.state)):
-            if value[0] == "v" and all(state[k] == f"s{k}" for state in later):
-                final[value] = f"new {slot}"
-        for number, operation in enumerate(found.operations):
-            value = f"v{number}"
-            operands = [self._operand(o, run, scalars) for o in operation.operands]
-            name = final.get(value) or self._board.free(
-                called.get(value) or _CALLED.get(operation.name, "value"), self._reserved
-            )
-            self._names[value] = name
-            _write(self._board, name, operation, operands)
-        if last:
-            for slot, value in zip(self._slots, found.state):
-                if self._names[value] != f"new {slot}":
-                    self._board.copy(f"new {slot}", self._names[value])
-            if self._names.get(found.update, "") != "update":
-                self._board.copy("update", self._operand(found.update, run, scalars))
-            return
-        of, state = self._names[found.update], [self._names[v] for v in found.state]
-        self._names.update({"g": of, **{f"s{k}": name for k, name in enumerate(state)}})
-
-    def _called(self, run: _Run) -> Tuple[Dict[int, str], Dict[str, str]]:
-        """Return what the source calls scalars, by their identity, and values."""
-        scalars: Dict[int, str] = {}
-        values: Dict[str, str] = {}
-        first = run.traced.first
+        self._called_scalars: Dict[int, str] = {}  # what the source calls them, by their identity
+        self._called: Dict[str, str] = {}  # and what it calls values
         for found in run.locals:
             for name, (thing, value) in found.items():
                 if isinstance(thing, Named):
-                    scalars.setdefault(id(thing), name)
-                elif value[0] == "v" and int(value[1:]) >= first:
-                    values.setdefault(f"v{int(value[1:]) - first}", name)
-        return scalars, values
+                    self._called_scalars.setdefault(id(thing), name)
+                elif value[0] == "v":
+                    self._called.setdefault(value, name)
 
-    def _operand(self, operand: str, run: _Run, scalars: Dict[int, str]) -> str:
+    def write(self) -> None:
+        """Write all lines."""
+        program, names = self._run.program, self._names
+        final = {program.update: "update"}
+        for slot, value in zip(self._slots, program.state):
+            if value[0] == "v":
+                final[value] = f"new {slot}"
+        for number, operation in enumerate(program.operations):
+            value = f"v{number}"
+            operands = [self._operand(o) for o in operation.operands]
+            names[value] = final.get(value) or self._board.free(
+                self._called.get(value) or _CALLED.get(operation.name, "value"), self._reserved
+            )
+            _write(self._board, names[value], operation, operands)
+        for slot, value in zip(self._slots, program.state):
+            if self._operand(value) != f"new {slot}":
+                self._board.copy(f"new {slot}", self._operand(value))
+        if self._operand(program.update) != "update":
+            self._board.copy("update", self._operand(program.update))
+
+    def _operand(self, operand: str) -> str:
         if operand[0] != "c":
             return self._names[operand]
-        return self._scalar(run.traced.scalars[int(operand[1:])], scalars)
+        return self._scalar(self._run.scalars[int(operand[1:])])
 
-    def _scalar(self, scalar: Any, called: Dict[int, str]) -> str:
+    def _scalar(self, scalar: Any) -> str:
         """Return a scalar's name; write the line that it needs before."""
         if not isinstance(scalar, Named) or scalar.step is None:
             name = decimal(F(scalar))
             self._board.know(name, scalar)
             return name
         step = scalar.step
+        if step.norm is not None:
+            return self._norm(step.norm, step.value)
         if step.name:
-            if step.operation == "norm":
-                self._norm(step)
-            else:
-                self._board.know(step.name, step.value)
+            self._board.know(step.name, step.value)
             return step.name
-        operands = [self._scalar(operand, called) for operand in step.operands]
+        operands = [self._scalar(operand) for operand in step.operands]
         same = (step.operation, step.formula, *operands)
         if same in self._scalars:
             return self._scalars[same]
-        found = called.get(id(scalar)) or _CALLED.get(step.operation, "correction")
+        found = self._called_scalars.get(id(scalar)) or _CALLED.get(step.operation, "correction")
         name = self._board.free(found, self._reserved)
         self._scalars[same] = name
         formula = step.formula or _formula(step.operation)
@@ -305,10 +279,16 @@ class _Writer:
         self._board.write(name, written, step.value)
         return name
 
-    def _norm(self, step: _Step) -> None:
-        if self._board.free(step.name) == step.name:
-            of = "all weights" if step.name == "weight_norm" else f"all {self._names['g']} values"
-            self._board.give(step.name, step.value, f"L2 norm of {of} of the parameter")
+    def _norm(self, number: int, value: np.float32) -> str:
+        """Return a norm's name; where it is first used, the board is given it."""
+        of = self._run.norms_of[number]
+        same = ("norm", of)
+        if same not in self._scalars:
+            name = self._board.free("weight_norm" if of == "w" else "step_norm")
+            self._scalars[same] = name
+            what = "weights" if of == "w" else f"{self._names[of]} values"
+            self._board.give(name, value, f"L2 norm of all {what} of the parameter")
+        return self._scalars[same]
 
 
 def _formula(operation: str) -> str:

@@ -39,7 +39,7 @@ class Element:
         clip_norm: their common norm, if it is known.
         values: what the update left: the stages' values by the names of the board's lines,
             ``weight`` and each slot before it, and ``new`` of each after it.
-        norms: the norms that the rule took, in order; whether each is that of the weights.
+        norms: the norms that the rule took, in order.
     """
 
     parameter: str
@@ -59,7 +59,7 @@ class Element:
     clip_factor: Optional[float]
     clip_norm: Optional[float]
     values: Mapping[str, np.float32]
-    norms: Sequence[Tuple[bool, np.float32]] = ()
+    norms: Sequence[np.float32] = ()
 
 
 @dataclass(frozen=True)

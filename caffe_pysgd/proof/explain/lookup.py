@@ -189,7 +189,7 @@ class _Facts:
     def element(
         self,
         values: Dict[str, np.float32],
-        norms: Sequence[Tuple[bool, np.float32]],
+        norms: Sequence[np.float32],
         kernels: Kernels,
         clip_norm: Optional[np.float32],
     ) -> Element:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from caffe_pysgd.proof.explain.derivation import takes_norms
 from caffe_pysgd.update import Observer, Parameter, Stage, Updater
 
 F = np.float32
@@ -27,12 +25,12 @@ class WeightWatcher(Observer):
     Attributes:
         values: what there was, by the names that an explanation gives its lines; empty until the
             iteration has come, and for a parameter that is frozen then.
-        norms: the norms that the rule took, in order; whether each is that of the weights.
+        norms: the norms that the rule took, in order.
     """
 
     def __init__(self, updater: Updater, parameter: int, element: int, iteration: int) -> None:
         self.values: Dict[str, np.float32] = {}
-        self.norms: List[Tuple[bool, np.float32]] = []
+        self.norms: List[np.float32] = []
         self._updater, self._number = updater, parameter
         self._element, self._iteration = element, iteration
         self._before: Dict[str, np.float32] = {}
@@ -65,30 +63,19 @@ class WeightWatcher(Observer):
             return
         self.values[_LINES.get(stage, stage.value)] = F(array[self._element])
         if stage is Stage.REGULARIZED:
-            self.norms = self._norms(parameter, array)
+            self._listen(parameter)
         if stage is Stage.UPDATE:
+            del parameter.norms
             self.values.update(self._before)
             for slot, values in self._updater.states[self._number].items():
                 self.values[f"new {slot}"] = F(values[self._element])
 
-    def _norms(self, parameter: Parameter, gradient: np.ndarray) -> List[Tuple[bool, np.float32]]:
-        """Return the norms that the rule is about to take, by letting it work on copies.
+    def _listen(self, parameter: Parameter) -> None:
+        """Hear of the norms that the rule takes."""
 
-        A rule that keeps something in itself is left alone.
-        """
-        rule = parameter.rule
-        if not takes_norms(rule, parameter.h, self._iteration):
-            return []
-        taken: List[Tuple[bool, np.float32]] = []
+        def norms(*arrays: np.ndarray) -> Tuple[np.float32, ...]:
+            taken = Parameter.norms(parameter, *arrays)
+            self.norms += taken
+            return taken
 
-        class Watched(np.ndarray):
-            def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
-                result = super().__array_function__(function, types, args, more)
-                if function is np.linalg.norm:
-                    taken.append((args[0] is data, F(result)))
-                return result
-
-        data = parameter.data.copy().view(Watched)
-        state = {slot: array.copy().view(Watched) for slot, array in parameter.state.items()}
-        rule.update(replace(parameter, data=data, diff=gradient.copy().view(Watched), state=state))
-        return taken
+        parameter.norms = norms  # type: ignore[method-assign]

@@ -49,7 +49,8 @@ class FusedKernels(CaffeKernels):
             return None
         l1 = parameters[0].h.regularization_type == "L1"
         try:
-            return FusedUpdate(rule, parameters, partial(self._compiled, l1=l1, checked=checked))
+            compiled = partial(self._compiled, l1=l1, checked=checked)
+            return FusedUpdate(rule, parameters, compiled, keeps=not checked)
         except Untraceable as reason:
             self.unfused[name] = str(reason)
         except Exception as error:  # a mix of compiler versions can raise anything

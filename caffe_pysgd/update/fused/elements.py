@@ -152,6 +152,30 @@ def scal(a, x):
 
 
 @njit(error_model="numpy")
+def caffe_sign(x):
+    """Caffe's sign: 0 of either zero, and of what is not a number."""
+    return F(x > 0) - F(x < 0)
+
+
+@njit(error_model="numpy")
+def sign(x):
+    """NumPy's sign: not a number where x is none."""
+    return x if x != x else caffe_sign(x)
+
+
+@njit(error_model="numpy")
+def maximum(a, b):
+    """NumPy's maximum: not a number where either is none."""
+    return a if (a >= b) | (a != a) else b
+
+
+@njit(error_model="numpy")
+def minimum(a, b):
+    """NumPy's minimum."""
+    return a if (a <= b) | (a != a) else b
+
+
+@njit(error_model="numpy")
 def opaque(x, nothing):
     """x, as a value of which the compiler does not know how it came about.
 

@@ -13,22 +13,22 @@ DATA, DIFF, SLOTS = 0, 1, 2
 # know to be one (``elements.opaque`` says what for), then the rule's own scalars.
 CLIP, NORMALIZATION, DECAY, NOTHING, RULE = 0, 1, 2, 3, 4
 
-# One row per chunk: the parameter's row, the first value, how many values; and, from the pass, how
-# many values of the update were not finite, where that is looked at.
-ROW, START, COUNT, UNFIT = 0, 1, 2, 3
-CHUNK_COLUMNS = 4
+# One row per chunk: the parameter's row, the first value, how many values; and, from a pass that
+# looks at it, how many values of the update were not finite, where the first was, and the bits of
+# the gradient there.
+ROW, START, COUNT, UNFIT, UNFIT_AT, UNFIT_GRADIENT = range(6)
+CHUNK_COLUMNS = 6
 
 # One row per chunk and quantity, float64: sums, extremes and counts over the chunk.
 TOTAL, SUMSQ, MIN, MAX, ZEROS, NONFINITE = range(6)
 FIGURES = 6
 GRADIENT, REGULARIZED, UPDATE, NEW_DATA, FIRST_SLOT = range(5)
 
-# What is left in the diffs; the last leaves the value that the pass computes, as the first does,
-# and the weights as they are.
-LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING, LEAVES_VALUE = range(4)
+# What is left in the diffs.
+LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING = range(3)
 
 # Per thread: a mark per value, a list of eights of marks, then arrays as long as a block, then for
-# each quantity the lanes of its figures.
+# each quantity the lanes of its figures, or for each norm those of its squares.
 MARKS, LISTED, ARRAYS = 0, 2 * BLOCK, 4 * BLOCK
 LANES_BYTES = 512
 
@@ -38,6 +38,6 @@ def array_at(number: int) -> int:
     return ARRAYS + 4 * BLOCK * number
 
 
-def scratch(arrays: int, slots: int) -> np.ndarray:
+def scratch(arrays: int, lanes: int) -> np.ndarray:
     """Return one thread's scratch."""
-    return np.zeros(array_at(arrays) + (FIRST_SLOT + slots) * LANES_BYTES, np.uint8)
+    return np.zeros(array_at(arrays) + lanes * LANES_BYTES, np.uint8)

@@ -16,14 +16,15 @@ import numpy as np
 from numba import carray, njit, types
 
 from caffe_pysgd.update.fused import elements, layout
-from caffe_pysgd.update.fused.elements import bits_of, opaque, pointer_to, root, scal, square
+from caffe_pysgd.update.fused.elements import bits_of, caffe_sign, pointer_to, scal
 from caffe_pysgd.update.fused.figures import copy, finish, measure, reset
 from caffe_pysgd.update.fused.powers import marks_at, settling
 from caffe_pysgd.update.fused.program import Operation, Program
 from caffe_pysgd.update.fused.segments import GRADIENT, UPDATE, Segment, segments
+from caffe_pysgd.update.fused.squares import add_squares, clear_squares, sum_squares
 
 # The addresses of: the table of addresses, of scalars, of chunks; first and last chunk; scratch;
-# powf; figures, or 0 for none. And what to leave in the diffs.
+# powf; figures, or 0 for none, or of sums of squares. And what to leave in the diffs.
 SIGNATURE = types.void(*[types.int64] * 9)
 
 _EXPRESSIONS = {
@@ -57,7 +58,6 @@ _LEAVES = {
     layout.LEAVES_UPDATE: "d[i] = u",
     layout.LEAVES_ZEROS: "d[i] = F(0)",
     layout.LEAVES_ANYTHING: "pass",
-    layout.LEAVES_VALUE: "d[i] = u",
 }
 
 
@@ -68,7 +68,7 @@ def make_pass(program: Program, l1: bool, rounds_once: bool, exact: bool, checke
         l1: whether weights decay by their signs.
         rounds_once: whether axpy is a fused multiply-add.
         exact: libm's powers, not the correctly rounded ones.
-        checked: whether values of the update that are not finite are counted.
+        checked: whether values of the update that are not finite are counted and noted.
     """
     multiply_add = elements.fma if rounds_once else elements.multiply_and_add
     axpy = elements.axpy_of(multiply_add)
@@ -91,13 +91,15 @@ def make_pass(program: Program, l1: bool, rounds_once: bool, exact: bool, checke
 
 def source(program: Program, exact: bool, checked: bool) -> Dict[str, str]:
     """Return the source of a pass, function by function, ``run`` at the end."""
-    parts, arrays = segments(program, exact)
-    functions = {"in_block": _in_block(program, parts, arrays), "apply": _apply(program, checked)}
+    parts, arrays, squared = segments(program, exact)
+    functions = {"in_block": _in_block(program, parts, arrays)}
+    if program.norms:
+        return {**functions, "run": _run_to_norms(program, arrays, squared)}
+    functions["apply"] = _apply(checked)
     if len(parts) == 1:
-        for leaves in _leaves(program):
+        for leaves in _LEAVES:
             functions[f"at_once_{leaves}"] = _at_once(program, parts[0], leaves, checked)
-    functions["run"] = _run(program, len(parts) == 1, arrays)
-    return functions
+    return {**functions, "run": _run_to_the_end(program, len(parts) == 1, arrays, checked)}
 
 
 def _names(letter: str, number: int) -> str:
@@ -144,7 +146,8 @@ def _in_block(program: Program, parts: List[Segment], arrays: int) -> str:
         if part.power:
             operand, result = part.lines[-1][1].operands[0], part.lines[-1][0]
             lines.append(f"marks[i] = near_{part.power.name}({operand}, {result})")
-        body.append(_loop(*lines))
+        if lines:
+            body.append(_loop(*lines))
         if part.power:
             name, operands, results = part.power
             body.append(f"settle_{name}(n, {operands}, {results}, work)")
@@ -154,26 +157,18 @@ def _in_block(program: Program, parts: List[Segment], arrays: int) -> str:
     )
 
 
-def _leaves(program: Program) -> Sequence[int]:
-    """Return what a pass may be told to leave."""
-    if not program.last:
-        return [layout.LEAVES_VALUE]
-    return [leaves for leaves in _LEAVES if leaves != layout.LEAVES_VALUE]
-
-
-def _apply(program: Program, checked: bool) -> str:
+def _apply(checked: bool) -> str:
     """From the update value to the new weights."""
     count = "unfit += u - u != F(0)" if checked else "pass"
     loops = [
         f"if leaves == {leaves}:\n" + indent(_loop(f"u = {UPDATE}[i]", _LEAVES[leaves]), "    ")
-        for leaves in _leaves(program)
+        for leaves in _LEAVES
         if _LEAVES[leaves] != "pass"
     ]
-    moving = [_loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u")] if program.last else []
     return _function(
         f"apply(n, x, d, {UPDATE}, leaves)",
         "unfit = 0",
-        *moving,
+        _loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u"),
         *loops,
         "return unfit",
     )
@@ -186,12 +181,12 @@ def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str
         *_element(part, first=True),
         *(f"{array}[i] = {name}" for name, array in stores),
         f"u = {program.update}",
-        "unfit += u - u != F(0)" if checked else "pass",
-        "x[i] = x[i] - opaque(u, nothing)" if program.last else "pass",
+        *([f"{GRADIENT}[i] = g", "unfit += u - u != F(0)"] if checked else []),
+        "x[i] = x[i] - opaque(u, nothing)",
         _LEAVES[leaves],
     ]
     return _function(
-        f"at_once_{leaves}(n, c, x, d{_names('slot', len(program.state))})",
+        f"at_once_{leaves}(n, c, x, d{_names('slot', len(program.state))}, {GRADIENT})",
         *_scalars(program),
         "unfit = 0",
         _loop(*lines),
@@ -199,40 +194,46 @@ def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str
     )
 
 
-def _run(program: Program, whole: bool, arrays: int) -> str:
-    """Go through chunks, block by block."""
+def _run_to_norms(program: Program, arrays: int, squared: Sequence[str]) -> str:
+    """Add up the squares of what norms are wanted of."""
+    count = len(squared)
+    places = "".join(f"{array}_at, " for array in squared)
+    return _run(
+        program,
+        arrays,
+        before=[f"clear_squares({count}, lanes)"],
+        block=[_call_in_block(program, arrays), f"add_squares(n, ({places}), lanes)"],
+        after=[f"sum_squares({count}, lanes, figures + {8 * count} * number)"],
+    )
+
+
+def _run_to_the_end(program: Program, whole: bool, arrays: int, checked: bool) -> str:
+    """Update; where figures are wanted, take them."""
     slots = len(program.state)
     quantities = layout.FIRST_SLOT + slots
-    state = _names("slot", slots)
     lanes = [f"lanes + {layout.LANES_BYTES * quantity}" for quantity in range(quantities)]
     alike = [k for k, value in enumerate(program.state) if value == program.update]
     if alike:  # the update value is the state: its figures are the same
         of_update = f"copy({lanes[layout.FIRST_SLOT + alike[0]]}, {lanes[layout.UPDATE]})"
     else:
         of_update = "pass"
+    arguments = f"n, c, x, d{_names('slot', slots)}, {GRADIENT}"
     at_once = [
-        f"if leaves == {leaves}:\n    unfit += at_once_{leaves}(n, c, x, d{state})"
-        for leaves in _leaves(program)
+        f"if leaves == {leaves}:\n    unfit += at_once_{leaves}({arguments})" for leaves in _LEAVES
     ]
-    block = [
-        f"n = min({layout.BLOCK}, chunk[1] + chunk[2] - start)",
-        f"x_at, d_at = at[{layout.DATA}] + 4 * start, at[{layout.DIFF}] + 4 * start",
-        "x, d = carray(floats_at(x_at), (n,)), carray(floats_at(d_at), (n,))",
-    ]
-    for k in range(slots):
-        block.append(f"slot{k}_at = at[{layout.SLOTS + k}] + 4 * start")
-        block.append(f"slot{k} = carray(floats_at(slot{k}_at), (n,))")
+    note = f"note_unfit(n, start, unfit, x, {GRADIENT}, chunk)" if checked else "pass"
+    block = []
     if whole:
         block.append("if figures == 0:")
-        block.append(indent("\n".join([*at_once, "continue"]), "    "))
-    block.append(f"in_block(n, c, x, d{state}{_names('a', arrays)}, work)")
+        block.append(indent("\n".join([*at_once, note, "continue"]), "    "))
+    block.append(_call_in_block(program, arrays))
     block.append(
         _if_figures(
             f"measure(n, d, d_at, {lanes[layout.GRADIENT]})",
             f"measure(n, {GRADIENT}, {GRADIENT}_at, {lanes[layout.REGULARIZED]})",
         )
     )
-    block.append(f"unfit += apply(n, x, d, {UPDATE}, leaves)")
+    block += [f"unfit += apply(n, x, d, {UPDATE}, leaves)", note]
     block.append(
         _if_figures(
             *([] if alike else [f"measure(n, {UPDATE}, {UPDATE}_at, {lanes[layout.UPDATE]})"]),
@@ -243,6 +244,40 @@ def _run(program: Program, whole: bool, arrays: int) -> str:
             ),
         )
     )
+    figures = [
+        f"finish({lane}, figures + {8 * layout.FIGURES} * ({quantities} * number + {q}))"
+        for q, lane in enumerate(lanes)
+    ]
+    return _run(
+        program,
+        arrays,
+        before=[
+            "unfit = 0",
+            f"chunk[{layout.UNFIT_AT}] = -1",
+            _if_figures(*(f"reset({lane})" for lane in lanes)),
+        ],
+        block=block,
+        after=[f"chunk[{layout.UNFIT}] = unfit", _if_figures(of_update, *figures)],
+    )
+
+
+def _call_in_block(program: Program, arrays: int) -> str:
+    return f"in_block(n, c, x, d{_names('slot', len(program.state))}{_names('a', arrays)}, work)"
+
+
+def _run(
+    program: Program, arrays: int, before: List[str], block: List[str], after: List[str]
+) -> str:
+    """Go through chunks, block by block; do something before, in and after the blocks of each."""
+    slots = len(program.state)
+    within = [
+        f"n = min({layout.BLOCK}, chunk[1] + chunk[2] - start)",
+        f"x_at, d_at = at[{layout.DATA}] + 4 * start, at[{layout.DIFF}] + 4 * start",
+        "x, d = carray(floats_at(x_at), (n,)), carray(floats_at(d_at), (n,))",
+    ]
+    for k in range(slots):
+        within.append(f"slot{k}_at = at[{layout.SLOTS + k}] + 4 * start")
+        within.append(f"slot{k} = carray(floats_at(slot{k}_at), (n,))")
     chunk = [
         f"chunk = carray(integers_at(chunks + {8 * layout.CHUNK_COLUMNS} * number), "
         f"({layout.CHUNK_COLUMNS},))",
@@ -250,18 +285,10 @@ def _run(program: Program, whole: bool, arrays: int) -> str:
         f"({layout.SLOTS + slots},))",
         f"c = carray(floats_at(scalars + {4 * (layout.RULE + program.scalars)} * chunk[0]), "
         f"({layout.RULE + program.scalars},))",
-        "unfit = 0",
-        _if_figures(*(f"reset({lane})" for lane in lanes)),
+        *before,
         f"for start in range(chunk[1], chunk[1] + chunk[2], {layout.BLOCK}):",
-        indent("\n".join(block), "    "),
-        f"chunk[{layout.UNFIT}] = unfit",
-        _if_figures(
-            of_update,
-            *(
-                f"finish({lane}, figures + {8 * layout.FIGURES} * ({quantities} * number + {q}))"
-                for q, lane in enumerate(lanes)
-            ),
-        ),
+        indent("\n".join([*within, *block]), "    "),
+        *after,
     ]
     return _function(
         "run(addresses, scalars, chunks, first, last, scratch, powf, figures, leaves)",
@@ -282,27 +309,14 @@ F = np.float32
 
 
 @njit(error_model="numpy")
-def caffe_sign(x):
-    """Caffe's sign: 0 of either zero, and of what is not a number."""
-    return F(x > 0) - F(x < 0)
-
-
-@njit(error_model="numpy")
-def sign(x):
-    """NumPy's sign: not a number where x is none."""
-    return x if x != x else caffe_sign(x)
-
-
-@njit(error_model="numpy")
-def maximum(a, b):
-    """NumPy's maximum: not a number where either is none."""
-    return a if (a >= b) | (a != a) else b
-
-
-@njit(error_model="numpy")
-def minimum(a, b):
-    """NumPy's minimum."""
-    return a if (a <= b) | (a != a) else b
+def note_unfit(n, start, unfit, x, gradient, chunk):
+    """Note the first value of a chunk whose update was not finite: so is the weight now."""
+    if unfit != 0 and chunk[layout.UNFIT_AT] < 0:
+        for i in range(n):
+            if x[i] - x[i] != F(0):
+                chunk[layout.UNFIT_AT] = start + i
+                chunk[layout.UNFIT_GRADIENT] = bits_of(gradient[i])
+                return
 
 
 _NAMESPACE: Dict[str, Any] = {
@@ -312,19 +326,23 @@ _NAMESPACE: Dict[str, Any] = {
     "floats_at": pointer_to(types.float32),
     "integers_at": pointer_to(types.int64),
     "bits_of": bits_of,
-    "opaque": opaque,
-    "scal": scal,
-    "square": square,
-    "root": root,
-    "sign": sign,
-    "caffe_sign": caffe_sign,
-    "maximum": maximum,
-    "minimum": minimum,
+    "opaque": elements.opaque,
+    "scal": elements.scal,
+    "square": elements.square,
+    "root": elements.root,
+    "sign": elements.sign,
+    "caffe_sign": elements.caffe_sign,
+    "maximum": elements.maximum,
+    "minimum": elements.minimum,
+    "note_unfit": note_unfit,
     "near_powx_2": elements.near_midpoint_square,
     "near_powx_half": elements.near_midpoint_root,
     "settle_powx_2": settling(2),
     "settle_powx_half": settling(0.5),
     "marks_at": marks_at,
+    "clear_squares": clear_squares,
+    "add_squares": add_squares,
+    "sum_squares": sum_squares,
     "copy": copy,
     "finish": finish,
     "measure": measure,

@@ -2,14 +2,14 @@
 
 A symbol stands for one value of an array. What a rule does to it, with NumPy's functions or with
 the kernels' vector operations, becomes a line of a straight program for one value; the scalars that
-it uses are collected in the order in which they occur. A norm cuts it in two: up to the array that
-it is of, and from there. What depends on more than one value otherwise, or branches on values, or
-calls what has no counterpart here, cannot be traced.
+it uses are collected in the order in which they occur. Norms cut it: one program goes up to them,
+and the next one, which begins anew, has them among its scalars. What depends on more than one value
+otherwise, or branches on values, or calls what has no counterpart here, cannot be traced.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -37,21 +37,21 @@ class Operation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a rule does to one value of a parameter.
+    """What a rule does to one value of a parameter, up to norms or to the end.
 
     Attributes:
         operations: its lines.
         state: for each slot the value that it has afterwards.
-        update: the update value; or, where it ends at a norm, the value that this is of.
-        scalars: how many scalars there are.
-        last: whether it does not end at a norm.
+        update: the update value; of a program up to norms, what it leaves in its place, or "".
+        scalars: how many scalars the rule has.
+        norms: the values whose norms are wanted, if it ends there.
     """
 
     operations: Tuple[Operation, ...]
     state: Tuple[str, ...]
     update: str
     scalars: int
-    last: bool
+    norms: Tuple[str, ...]
 
 
 Scalars = List[Any]
@@ -62,29 +62,14 @@ class Trace(NamedTuple):
     """What came of running a rule on symbols.
 
     Attributes:
-        program: what it does, from the last norm that is known, up to the next or to the end.
-        scalars: the program's.
-        reads_iteration: whether the scalars may be others at another iteration.
-        first: how many operations there were before the program's.
+        programs: up to each call of ``norms``, where they change nothing, and then to the end.
+        scalars: the last program's; the others' are the first of these.
+        reads_iteration: whether they may be others at another iteration.
     """
 
-    program: Program
+    programs: Tuple[Program, ...]
     scalars: Scalars
     reads_iteration: bool
-    first: int
-
-
-class Norms(NamedTuple):
-    """The L2 norms that a rule asks for, float32, one for each parameter.
-
-    Attributes:
-        weights: returns those of the weights.
-        known: those of other arrays, in the order in which the rule asks for them. After each,
-            the program goes on with that array in the place of the gradient.
-    """
-
-    weights: Callable[[], np.ndarray]
-    known: Sequence[np.ndarray]
 
 
 def trace(
@@ -93,8 +78,8 @@ def trace(
     rates: np.ndarray,
     decays: np.ndarray,
     iteration: int,
-    norms: Optional[Norms] = None,
-    expected: Optional[Program] = None,
+    norms: Sequence[np.ndarray] = (),
+    expected: Tuple[Program, ...] = (),
 ) -> Trace:
     """Run a rule on symbols for parameters with the same hyper-parameters.
 
@@ -103,21 +88,20 @@ def trace(
         h: the hyper-parameters.
         rates, decays: the local rates and decays, float32, one for each parameter.
         iteration: counted from 0.
-        norms: the norms that are known.
-        expected: a program that it may be again.
+        norms: those that are known, in the order in which it asks for them: float32, one for each
+            parameter. All others are taken for 1.
+        expected: the programs that it may be again.
 
     Raises:
         Untraceable: the rule is no straight program.
     """
     state: Dict[str, Symbol] = {}
-    lines = _Lines(state, norms)
+    lines = _Lines(norms)
     state.update((slot, Symbol(lines, f"s{k}")) for k, slot in enumerate(rule.slots))
     step = _Step(lines, dict(state), rates, decays, iteration, h)
-    before, last = dict(vars(rule)), True
+    before = dict(vars(rule))
     try:
         value = rule.update(step)
-    except _UnknownNorm as unknown:
-        value, last = unknown.of, False
     except Untraceable:
         raise
     except Exception as error:  # it is found again, and told, where the rule meets real arrays
@@ -128,109 +112,108 @@ def trace(
         raise Untraceable("it keeps something in itself")
     if step.state.keys() != state.keys() or any(step.state[k] is not state[k] for k in state):
         raise Untraceable("it puts another array into its state")
-    found = (*lines.since_the_last_norm(value), last)
-    if expected != found:
-        expected = Program(tuple(Operation(*line) for line in found[0]), *found[1:])
-    reads_iteration = step.reads_iteration or bool(lines.asked)
-    return Trace(expected, lines.scalars, reads_iteration, lines.first)
+    found = lines.programs([symbol.value for symbol in state.values()], value.value)
+    return Trace(expected if expected == found else found, lines.scalars, step.reads_iteration)
 
 
 class PerParameter(np.ndarray):
-    """A scalar that each parameter has a value of its own for."""
+    """A scalar that each parameter has a value of its own for.
 
-    is_one_scalar = False  # and so may be a double, which NumPy rounds where it meets an array
+    NumPy computes with it in the type that it takes for scalars, which may be another one than that
+    for arrays.
+    """
 
     def __bool__(self) -> bool:
         raise Untraceable("it branches on what parameters may differ in")
 
+    def __pow__(self, exponent: Any) -> Any:
+        return np.power(self, exponent)
+
+    def rounded(self) -> PerParameter:
+        """Return it as it is where it meets an array."""
+        return self if self.dtype == F else self.astype(F)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **more: Any) -> Any:
+        if any(isinstance(operand, Symbol) for operand in inputs):
+            return NotImplemented
+        more.pop("out", None)  # to a scalar, ``*=`` gives another one
+        if method != "__call__" or more or ufunc is np.power:
+            raise Untraceable(f"it calls np.{ufunc.__name__}")
+        return ufunc(*_as_scalars(inputs)).view(PerParameter)
+
     def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
-        found = super().__array_function__(function, types, args, more)
-        return found.view(PerParameter) if isinstance(found, np.ndarray) else found
+        if any(issubclass(kind, Symbol) for kind in types):
+            return NotImplemented
+        if function is np.where and len(args) == 3:
+            return np.where(np.asarray(args[0]), *_as_scalars(args[1:])).view(PerParameter)
+        if function is np.clip and not more and all(one is not None for one in args):
+            return np.minimum(np.maximum(args[0], args[1]), args[2])
+        raise Untraceable(f"it calls np.{function.__name__}")
+
+
+def _as_scalars(operands: Sequence[Any]) -> List[np.ndarray]:
+    if any(not isinstance(one, PerParameter) and np.ndim(one) for one in operands):
+        raise Untraceable("it brings an array of its own")
+    like = [one.dtype.type(1) if isinstance(one, PerParameter) else one for one in operands]
+    return [np.asarray(one, np.result_type(*like)) for one in operands]
 
 
 def _per_parameter(values: np.ndarray) -> PerParameter:
     return values if isinstance(values, PerParameter) else values.view(PerParameter)
 
 
-class _UnknownNorm(Exception):
-    def __init__(self, of: Symbol) -> None:
-        self.of = of
-
-
 _ARRAY = np.empty(1, F)
 
 
 class _Lines:
-    """The lines written so far. Names of what is in memory end with how many norms were asked for.
+    """The lines written so far, and the norms asked for."""
 
-    At a norm, its array takes the gradient's place, the state is written, and all else is lost.
-    """
-
-    def __init__(self, state: Dict[str, Symbol], norms: Optional[Norms]) -> None:
-        self.operations: List[Tuple[str, Tuple[str, ...]]] = []
+    def __init__(self, norms: Sequence[np.ndarray]) -> None:
         self.scalars: Scalars = []
         self.registers: Dict[int, Symbol] = {}
-        self.asked = 0
-        self._state, self._norms, self.first = state, norms, 0
+        self._operations: List[Operation] = []
+        self._norms = iter(norms)
+        self._asked: List[Tuple[int, Tuple[str, ...]]] = []  # after how many lines, and of what
 
     def write(self, name: str, *operands: Any) -> str:
-        self.operations.append((name, tuple(map(self.operand, operands))))
-        return f"v{self.first + len(self.operations) - 1}"
+        self._operations.append(Operation(name, tuple(map(self.operand, operands))))
+        return f"v{len(self._operations) - 1}"
 
     def operand(self, what: Any) -> str:
         if isinstance(what, Symbol):
             return what.value
         if isinstance(what, str):
             return what
-        if isinstance(what, PerParameter):
-            if what.dtype != F and not what.is_one_scalar:
-                raise Untraceable(f"it computes in {what.dtype}")
-        elif type(what) is not F:
-            if np.ndim(what):
+        if type(what) is not F:
+            shared = not isinstance(what, PerParameter)
+            if shared and np.ndim(what):
                 raise Untraceable("it brings an array of its own")
-            if np.result_type(what, _ARRAY) != F:
-                raise Untraceable(f"it computes in {np.result_type(what, _ARRAY)}")
-            what = F(what)
+            kind = np.result_type(what if shared else what.dtype.type(1), _ARRAY)
+            if kind != F:
+                raise Untraceable(f"it computes in {kind}")
+            what = F(what) if shared else what.rounded()
         self.scalars.append(what)
         return f"c{len(self.scalars) - 1}"
 
-    def norm(self, of: Symbol) -> np.ndarray:
-        """Return the norms of an array, one for each parameter."""
-        if self._norms is None:
-            raise Untraceable("it takes a norm")
-        if of.value == "w":
-            return _per_parameter(self._norms.weights())
-        if self.asked == len(self._norms.known):
-            raise _UnknownNorm(of)
-        self.asked += 1
-        self.first += len(self.operations)
-        self.operations, self.scalars, self.registers = [], [], {}
-        of.value = f"g.{self.asked}"
-        for k, symbol in enumerate(self._state.values()):
-            if symbol is not of:
-                symbol.value = f"s{k}.{self.asked}"
-        return _per_parameter(self._norms.known[self.asked - 1])
+    def norms(self, arrays: Sequence[Any], unknown: np.ndarray) -> Tuple[PerParameter, ...]:
+        """Return the norms of arrays, each one for each parameter."""
+        if not all(isinstance(array, Symbol) for array in arrays):
+            raise Untraceable("it brings an array of its own")
+        of = tuple(array.value for array in arrays)
+        if any(value[0] == "c" for value in of):
+            raise Untraceable("it takes the norm of a scalar")
+        if of:
+            self._asked.append((len(self._operations), of))
+        return tuple(_per_parameter(next(self._norms, unknown)) for _ in of)
 
-    def since_the_last_norm(self, value: Symbol) -> Tuple[Any, ...]:
-        """Return a program's fields."""
-        state = tuple(symbol.value for symbol in self._state.values())
-        if not self.asked:
-            return tuple(self.operations), state, value.value, len(self.scalars)
-        operations = tuple(
-            (name, tuple(map(self._renamed, operands))) for name, operands in self.operations
-        )
-        state = tuple(map(self._renamed, state))
-        return operations, state, self._renamed(value.value), len(self.scalars)
-
-    def _renamed(self, name: str) -> str:
-        if name[0] in "wc":
-            return name
-        if name[0] == "v" and int(name[1:]) >= self.first:
-            return f"v{int(name[1:]) - self.first}"
-        known, _, norm = name.partition(".")
-        if norm != str(self.asked):
-            raise Untraceable("after a norm it needs more than the array that this was of")
-        return known
+    def programs(self, state: Sequence[str], update: str) -> Tuple[Program, ...]:
+        """Return the programs, given what comes out in the end."""
+        count, unchanged = len(self.scalars), tuple(f"s{k}" for k in range(len(state)))
+        parts = [
+            Program(tuple(self._operations[:lines]), unchanged, "", count, norms)
+            for lines, norms in self._asked
+        ]
+        return (*parts, Program(tuple(self._operations), tuple(state), update, count, ()))
 
 
 class _Step:
@@ -245,6 +228,7 @@ class _Step:
         iteration: int,
         h: HyperParameters,
     ) -> None:
+        self._lines, self._one = lines, np.ones(rates.shape, F)
         self.gradient, self.data = Symbol(lines, "g"), _Constant(lines, "w")
         self.state, self.h, self.kernels = state, h, _Kernels(lines)
         self.rate, self.decay = _per_parameter(rates), _per_parameter(decays)
@@ -254,6 +238,9 @@ class _Step:
     def iteration(self) -> int:
         self.reads_iteration = True
         return self._iteration
+
+    def norms(self, *arrays: Any) -> Tuple[PerParameter, ...]:
+        return self._lines.norms(arrays, self._one)
 
     @property
     def name(self) -> str:
@@ -292,6 +279,8 @@ class Symbol(NDArrayOperatorsMixin):
         return out[0].assign(value)
 
     def __array_function__(self, function: Any, types: Any, args: Any, more: Any) -> Any:
+        if function is np.linalg.norm:
+            raise Untraceable("it calls np.linalg.norm; p.norms(...) can be fused")
         known = _FUNCTIONS.get(function)
         if known is None or more:
             raise Untraceable(f"it calls np.{function.__name__}")
@@ -356,7 +345,6 @@ _FUNCTIONS: Dict[Any, Callable[..., Any]] = {
     np.where: _where,
     np.clip: _clip,
     np.copyto: _copyto,
-    np.linalg.norm: _Lines.norm,
 }
 
 

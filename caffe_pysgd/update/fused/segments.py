@@ -49,8 +49,11 @@ class Segment(NamedTuple):
     power: Optional[Power]
 
 
-def segments(program: Program, exact: bool) -> Tuple[List[Segment], int]:
-    """Cut a program; return the segments, and how many arrays as long as a block they use.
+def segments(program: Program, exact: bool) -> Tuple[List[Segment], int, List[str]]:
+    """Cut a program.
+
+    Return the segments, how many arrays as long as a block they use, and which arrays hold in the
+    end what norms are wanted of.
 
     Args:
         program: a rule's.
@@ -67,14 +70,14 @@ def segments(program: Program, exact: bool) -> Tuple[List[Segment], int]:
         own = [name for name, _ in lines]
         wanted = [operand for _, operation in lines for operand in operation.operands]
         stores = [(name, homes[name]) for name in own if name in homes]
-        if number == 0:
+        if number == 0 and "g" in homes:
             stores.append(("g", GRADIENT))
         for k, value in enumerate(program.state):
             if value != f"s{k}" and (value in own or (last and value[0] != "v")):
                 stores.append((value, f"slot{k}"))
                 wanted.append(value)
-        if last:
-            stores.append((program.update, UPDATE))
+        if last and program.update:
+            stores.append((program.update, "d" if program.norms else UPDATE))
             wanted.append(program.update)
         loads = [
             (name, homes[name])
@@ -86,7 +89,7 @@ def segments(program: Program, exact: bool) -> Tuple[List[Segment], int]:
             name, operation = lines[-1]
             power = Power(operation.name, homes[operation.operands[0]], homes[name])
         found.append(Segment(loads, lines, list(dict.fromkeys(stores)), power))
-    return found, arrays
+    return found, arrays, [homes[value] for value in program.norms]
 
 
 def _cut(program: Program, exact: bool) -> List[List[Line]]:
@@ -110,8 +113,11 @@ def _homes(program: Program, cuts: List[List[Line]]) -> Tuple[Dict[str, str], in
             name, operation = cut[-1]
             needed[operation.operands[0]] = needed[name] = number + 1
     needed[program.update] = last
+    needed.update(dict.fromkeys(program.norms, last + 1))
 
     homes = {"w": "x", "g": GRADIENT, **{f"s{k}": f"slot{k}" for k in range(len(program.state))}}
+    if program.norms and not needed.get("g", 0):  # which an update keeps for its figures
+        del homes["g"]
     for k, value in enumerate(program.state):
         if last and value != f"s{k}" and value[0] != "v":
             raise Untraceable("its state becomes something that it did not compute")

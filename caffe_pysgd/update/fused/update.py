@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from operator import is_
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.fused import layout
-from caffe_pysgd.update.fused.program import Norms, Program, Untraceable, trace
+from caffe_pysgd.update.fused.keeping import keeping
+from caffe_pysgd.update.fused.program import Program, Untraceable, trace
 from caffe_pysgd.update.fused.segments import POWERS, segments
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels.libm import address_of_powf
@@ -20,6 +21,8 @@ from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.statistics import CHUNK, Statistics
 
 F = np.float32
+
+Compiled = Callable[..., int]
 
 # Waking another thread costs a quarter of a millisecond on a virtual machine: it must have as much
 # to do.
@@ -34,16 +37,51 @@ class Leaves(Enum):
     ANYTHING = layout.LEAVES_ANYTHING  # which saves writing it
 
 
-class _Phase:
-    """What a rule does up to the next norm, or to the end."""
+class Unfit(NamedTuple):
+    """What was not finite in the update of a parameter.
+
+    Attributes:
+        row: which parameter.
+        values: how many values.
+        first: where the first of them is.
+        gradient: what the rule saw there.
+    """
+
+    row: int
+    values: int
+    first: int
+    gradient: np.float32
+
+
+class _Passes:
+    """The passes over memory that a rule takes.
+
+    Attributes:
+        compiled: one for each program.
+        keeping: two that keep on the way what they can, if there are such.
+        scalars: one row for each parameter.
+        sums: for each program, where its pass leaves sums of squares: a row for each chunk.
+        scratch_addresses: one for each thread.
+    """
 
     def __init__(
-        self, program: Program, compiled: Callable[..., int], scalars: np.ndarray, threads: int
+        self,
+        programs: Tuple[Program, ...],
+        compiled: Callable[[Program], Compiled],
+        keeps: bool,
+        parameters: int,
+        chunks: int,
+        threads: int,
     ) -> None:
-        self.program, self.compiled, self.scalars = program, compiled, scalars
-        self.reads_iteration = True
-        _, arrays = segments(program, exact=True)  # the most that it may need
-        self._scratches = [layout.scratch(arrays, len(program.state)) for _ in range(threads)]
+        short = keeping(programs) if keeps else ()
+        self.compiled, self.keeping = list(map(compiled, programs)), list(map(compiled, short))
+        self.scalars = np.zeros((parameters, layout.RULE + programs[-1].scalars), F)
+        self.sums = [np.zeros((chunks, len(program.norms))) for program in programs]
+        # The most that any of them may need.
+        arrays = max(segments(program, exact=True)[1] for program in (*programs, *short))
+        lanes = layout.FIRST_SLOT + len(programs[-1].state)
+        lanes = max(lanes, *(len(program.norms) for program in programs))
+        self._scratches = [layout.scratch(arrays, lanes) for _ in range(threads)]
         self.scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
 
 
@@ -54,6 +92,7 @@ class FusedUpdate:
         rule: what is traced: its ``update`` and ``slots``.
         parameters: all with the same ``regularization_type``.
         compiled: returns the pass of a program.
+        keeps: whether a gradient may be gone before the last pass.
 
     Raises:
         Untraceable: the rule is no program for single values.
@@ -63,9 +102,10 @@ class FusedUpdate:
         self,
         rule: Any,
         parameters: Sequence[Parameter],
-        compiled: Callable[[Program], Callable[..., int]],
+        compiled: Callable[[Program], Compiled],
+        keeps: bool,
     ) -> None:
-        self._rule, self._compiled = rule, compiled
+        self._rule, self._compiled, self._keeps = rule, compiled, keeps
         self._parameters = list(parameters)
         self._seen: List[List[np.ndarray]] = [[] for _ in parameters]
         self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
@@ -80,7 +120,7 @@ class FusedUpdate:
         self._counts = np.array([p.count for p in parameters])
         self._chunks = np.array(
             [
-                (number, start, min(CHUNK, p.count - start), 0)
+                (number, start, min(CHUNK, p.count - start), 0, -1, 0)
                 for number, p in enumerate(parameters)
                 for start in range(0, p.count, CHUNK)
             ],
@@ -103,11 +143,10 @@ class FusedUpdate:
             table.ctypes.data for table in tables
         )
         self._powf = address_of_powf()
-        self._phases: List[_Phase] = []
-        self._weight_norms: Optional[np.ndarray] = None  # of this update, if a rule asks for them
-        self._asked_for_norms = False
+        self._programs: Tuple[Program, ...] = ()
+        self._passes: _Passes  # for these
         self._traced_for: Optional[np.ndarray] = None
-        self._trace_all(np.zeros(len(parameters), F), 0)
+        self._trace(np.zeros(len(parameters), F), 0)
 
     def run(
         self,
@@ -131,41 +170,40 @@ class FusedUpdate:
             Untraceable: the rule is no such program any more; nothing was updated.
         """
         self._look_where_they_are()
-        self._weight_norms = None
         now = np.array(rates, F)
         if self._traced_for is None or not np.array_equal(now, self._traced_for):
-            self._trace_all(now, iteration)
+            self._trace(now, iteration)
+        passes = self._passes
+        keeps = bool(passes.keeping) and not measure
+        treatment = clip, normalization, self._gradient_decays
         known: List[np.ndarray] = []
-        for number in range(len(self._phases)):
-            if known:
-                self._trace(number, now, iteration, known)
-            phase = self._phases[number]
-            first, last = number == 0, phase is self._phases[-1]
-            own = (clip, normalization, self._gradient_decays) if first else (F(1), F(1), F(0))
-            for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), own):
-                phase.scalars[:, column] = value
-            figures = self._figures_address if measure and (first or last) else 0
-            self._call(phase, figures, leaves.value if last else layout.LEAVES_VALUE)
-            if first and measure and not last:
-                raw = self._figures[:, : layout.UPDATE].copy()
-            if not last:
-                known.append(_norms([p.diff for p in self._parameters]))
-            elif known and measure:  # the gradient's, which the last phase did not see
-                self._figures[:, : layout.UPDATE] = raw
+        for number, compiled in enumerate(passes.keeping if keeps else passes.compiled):
+            for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), treatment):
+                passes.scalars[:, column] = value
+            if self._programs[number].norms:
+                sums = passes.sums[number]
+                self._call(compiled, sums.ctypes.data, 0)
+                known += list(np.sqrt(self._added_up(sums)).astype(F).T)
+                self._trace(now, iteration, known)
+                if keeps:  # the gradient's place is taken
+                    treatment = F(1), F(1), F(0)
+            else:
+                self._call(compiled, self._figures_address if measure else 0, leaves.value)
 
-    def _call(self, phase: _Phase, figures: int, leaves: int) -> None:
-        """Let all threads do their shares of a phase."""
-        tables = (self._addresses_address, phase.scalars.ctypes.data, self._chunks_address)
+    def _call(self, compiled: Compiled, figures: int, leaves: int) -> None:
+        """Let all threads do their shares of a pass."""
+        passes = self._passes
+        tables = (self._addresses_address, passes.scalars.ctypes.data, self._chunks_address)
         calls = [
             (*tables, first, last, scratch, self._powf, figures, leaves)
-            for (first, last), scratch in zip(self._shares, phase.scratch_addresses)
+            for (first, last), scratch in zip(self._shares, passes.scratch_addresses)
         ]
-        others = [_pool().submit(phase.compiled, *call) for call in calls[1:]]
-        phase.compiled(*calls[0])
+        others = [_pool().submit(compiled, *call) for call in calls[1:]]
+        compiled(*calls[0])
         wait(others)
 
-    def _trace_all(self, rates: np.ndarray, iteration: int) -> None:
-        """Bring programs and scalars up to date; norms that nobody knows yet are taken for 1.
+    def _trace(self, rates: np.ndarray, iteration: int, norms: Sequence[np.ndarray] = ()) -> None:
+        """Bring passes and scalars up to date; norms that nobody knows yet are taken for 1.
 
         A rule may branch on anything but values and scalars of single parameters. So it may do
         something else at another iteration, and is traced again unless it does not look at that.
@@ -174,18 +212,6 @@ class FusedUpdate:
             Untraceable: the rule is no program any more.
         """
         self._traced_for = None
-        known: List[np.ndarray] = []
-        while not self._trace(len(known), rates, iteration, known):
-            known.append(np.ones(len(self._parameters), F))
-        del self._phases[len(known) + 1 :]
-        if not known and not self._phases[0].reads_iteration:
-            self._traced_for = rates
-
-    def _trace(
-        self, number: int, rates: np.ndarray, iteration: int, known: List[np.ndarray]
-    ) -> bool:
-        """Bring a phase up to date; return whether it is the last one."""
-        phase = self._phases[number] if number < len(self._phases) else None
         traced = [
             trace(
                 self._rule,
@@ -193,48 +219,46 @@ class FusedUpdate:
                 rates[rows],
                 self._decays[rows],
                 iteration,
-                Norms(partial(self._norms_of_weights, rows), [norms[rows] for norms in known]),
-                phase.program if phase else None,
+                [norm[rows] for norm in norms],
+                self._programs,
             )
             for h, rows in self._alike
         ]
-        first = traced[0]
-        if any(t.program != first.program for t in traced[1:]):
+        programs = traced[0].programs
+        if any(one.programs != programs for one in traced[1:]):
             raise Untraceable("it does not do the same with all hyper-parameters")
-        if phase is None or phase.program is not first.program:
-            scalars = np.zeros((len(self._parameters), layout.RULE + first.program.scalars), F)
-            phase = _Phase(first.program, self._compiled(first.program), scalars, len(self._shares))
-            self._phases[number : number + 1] = [phase]
+        if programs is not self._programs:
+            if norms:
+                raise Untraceable("what it does depends on a norm")
+            sizes = len(self._parameters), len(self._chunks), len(self._shares)
+            self._passes = _Passes(programs, self._compiled, self._keeps, *sizes)
+            self._programs = programs
         for (_, rows), one in zip(self._alike, traced):
             for column, values in enumerate(one.scalars, layout.RULE):
-                phase.scalars[rows, column] = values
-        phase.reads_iteration = any(one.reads_iteration for one in traced)
-        return first.program.last
-
-    def _norms_of_weights(self, rows: Any) -> np.ndarray:
-        self._asked_for_norms = True
-        if self._weight_norms is None:
-            self._weight_norms = _norms([p.data for p in self._parameters])
-        return self._weight_norms[rows]
+                self._passes.scalars[rows, column] = values
+        if not any(one.reads_iteration for one in traced):
+            self._traced_for = rates
 
     @property
     def takes_powers(self) -> bool:
         """Whether the rule takes powers, which without ``exact`` are not libm's."""
-        programs = (phase.program for phase in self._phases)
-        return any(operation.name in POWERS for p in programs for operation in p.operations)
+        return any(operation.name in POWERS for operation in self._programs[-1].operations)
 
     @property
     def takes_norms(self) -> bool:
-        """Whether the rule takes a norm over a parameter."""
-        return len(self._phases) > 1 or self._asked_for_norms
+        """Whether the rule takes norms over a parameter."""
+        return len(self._programs) > 1
 
-    def unfit(self) -> Optional[Tuple[int, int]]:
-        """Return a parameter whose last update was not finite, and in how many values."""
-        counts = self._chunks[:, layout.UNFIT]
-        if not counts.any():
+    def unfit(self) -> Optional[Unfit]:
+        """Return what in the last update was not finite, in the first parameter where it was so."""
+        found = np.flatnonzero(self._chunks[:, layout.UNFIT])
+        if not found.size:
             return None
-        row = int(self._chunks[np.flatnonzero(counts)[0], layout.ROW])
-        return row, int(counts[self._chunks[:, layout.ROW] == row].sum())
+        chunk = self._chunks[found[0]]
+        row = chunk[layout.ROW]
+        count = self._chunks[self._chunks[:, layout.ROW] == row, layout.UNFIT].sum()
+        gradient = chunk[layout.UNFIT_GRADIENT :].astype(np.int32).view(F)[0]
+        return Unfit(int(row), int(count), int(chunk[layout.UNFIT_AT]), gradient)
 
     def _look_where_they_are(self) -> None:
         """Note the addresses of the arrays that are not the same as ever."""
@@ -245,14 +269,22 @@ class FusedUpdate:
                 addresses = [array.__array_interface__["data"][0] for array in now]
                 self._addresses[number, : len(now)] = addresses
 
+    def _added_up(self, table: np.ndarray) -> np.ndarray:
+        """Return the sums of each parameter, given those of each chunk.
+
+        They are added one after the other, as ``statistics.py`` says; NumPy's own sums go in pairs.
+        """
+        sums: np.ndarray = table[self._first_chunks]
+        past = [*self._first_chunks[1:], len(table)]
+        for row in np.flatnonzero(self._counts > CHUNK):
+            chunks = table[self._first_chunks[row] : past[row]]
+            sums[row] = np.add.accumulate(chunks, axis=0)[-1]
+        return sums
+
     def figures(self) -> List[Dict[str, Statistics]]:
         """Return for each parameter the figures that the last run took."""
         first, table = self._first_chunks, self._figures
-        sums = table[first]
-        for row, (start, past) in enumerate(zip(first, [*first[1:], len(table)])):
-            # One after the other, as statistics.py says; NumPy's own sums go in pairs.
-            for number in range(start + 1, past):
-                sums[row] += table[number]
+        sums = self._added_up(table)
         finite = self._counts[:, np.newaxis] - sums[..., layout.NONFINITE]
         some = finite > 0
         columns = [
@@ -274,11 +306,6 @@ class FusedUpdate:
             }
             for row in range(len(self._parameters))
         ]  # fmt: skip
-
-
-def _norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the L2 norms of arrays, with the bits of a rule's own ``np.linalg.norm``."""
-    return np.array([np.linalg.norm(array) for array in arrays], F)
 
 
 def _shares(counts: np.ndarray) -> List[tuple[int, int]]:

@@ -135,7 +135,7 @@ class LARS(UpdateRule):
         decayed = p.gradient + p.decay * p.data
         history = p.state["history"]
         history *= p.h.momentum
-        history += p.rate * _trust_ratio(p.h.trust_coefficient, p.data, decayed) * decayed
+        history += p.rate * _trust_ratio(p.h.trust_coefficient, p, decayed) * decayed
         return history
 
 
@@ -153,7 +153,7 @@ class Lamb(UpdateRule):
     def update(self, p: ParameterStep) -> np.ndarray:
         m, v = _moments(p)
         step = m / (np.sqrt(v) + p.h.delta) + p.decay * p.data
-        return p.rate * _trust_ratio(ONE, p.data, step) * step
+        return p.rate * _trust_ratio(ONE, p, step) * step
 
 
 class Lion(UpdateRule):
@@ -185,7 +185,7 @@ def _moments(p: ParameterStep) -> tuple[np.ndarray, np.ndarray]:
     return m / correction(beta1, t), v / correction(beta2, t)
 
 
-def _trust_ratio(coefficient: np.float32, data: np.ndarray, step: np.ndarray) -> np.float32:
-    data_norm, step_norm = np.linalg.norm(data), np.linalg.norm(step)
+def _trust_ratio(coefficient: np.float32, p: ParameterStep, step: np.ndarray) -> np.float32:
+    data_norm, step_norm = p.norms(p.data, step)
     either_is_zero = (data_norm == 0) | (step_norm == 0)
     return np.where(either_is_zero, ONE, coefficient * data_norm / step_norm)

@@ -43,16 +43,27 @@ def call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
 
 
 def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.ndarray:
-    returned = f"{_where(rule, step)}: update() returned"
-    array = _check_array(value, returned, step)
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = int(np.flatnonzero(~finite)[0])
-        raise UserError(
-            f"{returned} {int((~finite).sum())} values that are not finite, the first at index "
-            f"{index}: {array[index]} from gradient {step.gradient[index]}"
-        )
+    array = _check_array(value, f"{_where(rule, step)}: update() returned", step)
+    unfit = np.flatnonzero(~np.isfinite(array))
+    if unfit.size:
+        index = int(unfit[0])
+        raise not_finite(rule, step, unfit.size, index, array[index], step.gradient[index])
     return np.ascontiguousarray(array)  # the kernels walk over memory, not over strides
+
+
+def not_finite(
+    rule: UpdateRule,
+    step: ParameterStep,
+    count: int,
+    index: int,
+    value: np.float32,
+    gradient: np.float32,
+) -> UserError:
+    """Return what is said of an update with values that are not finite: how many, and the first."""
+    return UserError(
+        f"{_where(rule, step)}: update() returned {count} values that are not finite, the first at "
+        f"index {index}: {value} from gradient {gradient}"
+    )
 
 
 def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
