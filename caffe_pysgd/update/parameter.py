@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.statistics import norm
 
@@ -48,15 +49,15 @@ class Parameter:
     """
 
     name: str
-    data: np.ndarray
-    diff: np.ndarray
+    data: Floats
+    diff: Floats
     lr_mult: float = 1.0
     decay_mult: float = 1.0
     rule: Any = None
     h: HyperParameters = None  # type: ignore[assignment]
     freeze_until: int = 0
     freeze_from: Optional[int] = None
-    state: Dict[str, np.ndarray] = field(default_factory=dict)
+    state: Dict[str, Floats] = field(default_factory=dict)
     schedule: Schedule = None  # type: ignore[assignment]
     rate: np.float32 = F(0)
     decay: np.float32 = F(0)
@@ -65,11 +66,11 @@ class Parameter:
     trusted: bool = False
 
     @property
-    def gradient(self) -> np.ndarray:
+    def gradient(self) -> Floats:
         """What a rule sees: clipped, normalized and, unless the rule decays itself, regularized."""
         return self.diff
 
-    def norms(self, *arrays: np.ndarray) -> Tuple[np.float32, ...]:
+    def norms(self, *arrays: Floats) -> Tuple[np.float32, ...]:
         """Return the L2 norms of arrays as long as the parameter; a fused pass takes them at once.
 
         They are added up in float64, in the order of ``statistics.py``, and rounded once.

@@ -12,6 +12,7 @@ from typing import Dict, Tuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.bits import other_bits
 from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves
 from caffe_pysgd.update.hyperparameters import HyperParameters
@@ -76,8 +77,8 @@ def _differ(
     fused: FusedUpdate,
     rule: UpdateRule,
     h: HyperParameters,
-    arrays: Dict[str, np.ndarray],
-    table: np.ndarray,
+    arrays: Dict[str, Floats],
+    table: Floats,
 ) -> str:
     """Compare on a table: a row for each of the arrays, which are those of the fused update."""
     expected = _one_after_the_other(kernels, rule, h, dict(zip(arrays, table.copy())))
@@ -103,8 +104,8 @@ def _differ(
 
 
 def _one_after_the_other(
-    kernels: Kernels, rule: UpdateRule, h: HyperParameters, arrays: Dict[str, np.ndarray]
-) -> Dict[str, np.ndarray]:
+    kernels: Kernels, rule: UpdateRule, h: HyperParameters, arrays: Dict[str, Floats]
+) -> Dict[str, Floats]:
     """Do with single operations what a pass does; return the arrays after it."""
     p = _parameter(rule, h, arrays)
     p.rate, p.iteration, p.kernels = _RATE, _ITERATION, kernels
@@ -113,7 +114,7 @@ def _one_after_the_other(
     return {"data": p.data, "diff": p.diff, **p.state}
 
 
-def _parameter(rule: UpdateRule, h: HyperParameters, arrays: Dict[str, np.ndarray]) -> Parameter:
+def _parameter(rule: UpdateRule, h: HyperParameters, arrays: Dict[str, Floats]) -> Parameter:
     state = {slot: arrays[slot] for slot in rule.slots}
     p = Parameter("self-check", arrays["data"], arrays["diff"], rule=rule, h=h, state=state)
     p.decay, p.trusted = h.weight_decay, True

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
+
 CHUNK, LANES = 1 << 16, 16
 
 
@@ -34,7 +36,7 @@ class Statistics(NamedTuple):
     nonfinite: int
 
 
-def statistics(array: np.ndarray) -> Statistics:
+def statistics(array: Floats) -> Statistics:
     """Return the figures of a flat float32 array."""
     finite = np.isfinite(array)
     nonfinite = int(array.size - np.count_nonzero(finite))
@@ -53,7 +55,7 @@ def statistics(array: np.ndarray) -> Statistics:
     return Statistics(math.sqrt(sumsq), total / values.size, low, high, zeros, nonfinite)
 
 
-def norm(array: np.ndarray) -> np.float32:
+def norm(array: Floats) -> np.float32:
     """Return the L2 norm of a flat float32 array; not finite if any value is not."""
     sumsq = 0.0
     for start in range(0, array.size, CHUNK):

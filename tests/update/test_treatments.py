@@ -85,9 +85,9 @@ class Returns(UpdateRule):
 @pytest.mark.parametrize(
     "value, complaint",
     [
-        (lambda p: None, "update() returned NoneType, an array of float32 is wanted"),
-        (lambda p: p.gradient.astype(float), "returned an array of float64, float32 is wanted"),
-        (lambda p: p.gradient[:3], "returned shape (3,), (5,) is wanted"),
+        (lambda p: None, "update() returned NoneType; expected an array of float32"),
+        (lambda p: p.gradient.astype(float), "returned an array of float64; expected float32"),
+        (lambda p: p.gradient[:3], "returned shape (3,); expected (5,)"),
         (
             lambda p: p.gradient / np.float32(0),
             "returned 5 values that are not finite, the first at index 0: inf from gradient",

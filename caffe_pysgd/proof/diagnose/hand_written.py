@@ -8,7 +8,7 @@ round: what differs by more is another formula.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Hashable, Iterator, List, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, Tuple
 
 import numpy as np
 
@@ -105,7 +105,8 @@ def _update(
     decay = local_decay(loop, h, evidence)
     gradient = _gradient(loop, h, moment, weights, decay, owner)
     one = np.ones_like(local)
-    extra: np.ndarray = {"no": one, "local rate": local, "global rate": rate}[loop.scaled_again]
+    extras: Dict[str, Any] = {"no": one, "local rate": local, "global rate": rate}
+    extra = extras[loop.scaled_again]
     inside, outside = (local, one) if loop.rate_place == "inside" else (one, local)
     inside = inside * extra  # in place, so before anything else
     update, terms = histories.advance(h, gradient, inside, iteration)

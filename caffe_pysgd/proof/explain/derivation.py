@@ -160,7 +160,7 @@ class _Settings:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._h, name)
         called = f"h.{name}" if name in self._slots else name
-        return self._scalars.named(called, value) if isinstance(value, F) else value
+        return self._scalars.named(called, value) if isinstance(value, np.floating) else value
 
 
 class _Run:

@@ -129,7 +129,7 @@ class PerParameter(np.ndarray):
     def __pow__(self, exponent: Any) -> Any:
         return np.power(self, exponent)
 
-    def rounded(self) -> PerParameter:
+    def rounded(self) -> np.ndarray:
         """Return it as it is where it meets an array."""
         return self if self.dtype == F else self.astype(F)
 
@@ -145,7 +145,8 @@ class PerParameter(np.ndarray):
         if any(issubclass(kind, Symbol) for kind in types):
             return NotImplemented
         if function is np.where and len(args) == 3:
-            return np.where(np.asarray(args[0]), *_as_scalars(args[1:])).view(PerParameter)
+            chosen: Any = np.where(np.asarray(args[0]), *_as_scalars(args[1:]))
+            return chosen.view(PerParameter)
         if function is np.clip and not more and all(one is not None for one in args):
             return np.minimum(np.maximum(args[0], args[1]), args[2])
         raise Untraceable(f"it calls np.{function.__name__}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-import numpy as np
-
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.parameter import Parameter
 
@@ -34,7 +33,7 @@ class UpdateRule:
     squares: Tuple[str, ...] = ()
     decoupled_decay = False
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         """Return the update value, which is then subtracted from the weights.
 
         It has the gradient's shape and type. It may be an array of the state, or the gradient's

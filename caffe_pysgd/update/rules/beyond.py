@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
 from caffe_pysgd.update.rules.bias_correction import correction
 
@@ -27,7 +28,7 @@ class PyTorchSGD(UpdateRule):
     name = "pytorch_sgd"
     slots = ("history",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         history = p.state["history"]
         history *= p.h.momentum
         history += p.gradient
@@ -44,7 +45,7 @@ class SGDW(UpdateRule):
     slots = ("history",)
     decoupled_decay = True
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         history = p.state["history"]
         history *= p.h.momentum
         history += p.rate * p.gradient
@@ -61,7 +62,7 @@ class AdamW(UpdateRule):
     slots = ("m", "v")
     decoupled_decay = True
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         m, v = _moments(p)
         return p.rate * (m / (np.sqrt(v) + p.h.delta) + p.decay * p.data)
 
@@ -76,7 +77,7 @@ class AMSGrad(UpdateRule):
     name = "amsgrad"
     slots = ("m", "v", "v_max")
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         m, _ = _moments(p)
         v_max = p.state["v_max"]
         np.maximum(v_max, p.state["v"], out=v_max)
@@ -93,7 +94,7 @@ class NAdam(UpdateRule):
     name = "nadam"
     slots = ("m", "v")
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         beta1, t = p.h.momentum, p.iteration + 1
         _, v = _moments(p)
         ahead = beta1 * p.state["m"] / correction(beta1, t + 1)
@@ -110,7 +111,7 @@ class Adamax(UpdateRule):
     name = "adamax"
     slots = ("m", "u")
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         m, u, beta1 = p.state["m"], p.state["u"], p.h.momentum
         m *= beta1
         m += (ONE - beta1) * p.gradient
@@ -131,7 +132,7 @@ class LARS(UpdateRule):
     slots = ("history",)
     decoupled_decay = True
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         decayed = p.gradient + p.decay * p.data
         history = p.state["history"]
         history *= p.h.momentum
@@ -150,7 +151,7 @@ class Lamb(UpdateRule):
     slots = ("m", "v")
     decoupled_decay = True
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         m, v = _moments(p)
         step = m / (np.sqrt(v) + p.h.delta) + p.decay * p.data
         return p.rate * _trust_ratio(ONE, p, step) * step
@@ -166,7 +167,7 @@ class Lion(UpdateRule):
     slots = ("m",)
     decoupled_decay = True
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         m, beta1, beta2 = p.state["m"], p.h.momentum, p.h.momentum2
         direction = np.sign(beta1 * m + (ONE - beta1) * p.gradient)
         m *= beta2
@@ -174,7 +175,7 @@ class Lion(UpdateRule):
         return p.rate * (direction + p.decay * p.data)
 
 
-def _moments(p: ParameterStep) -> tuple[np.ndarray, np.ndarray]:
+def _moments(p: ParameterStep) -> tuple[Floats, Floats]:
     """Update Adam's ``m`` and ``v`` in place; return them corrected for their start at zero."""
     m, v, beta1, beta2 = p.state["m"], p.state["v"], p.h.momentum, p.h.momentum2
     m *= beta1
@@ -185,7 +186,7 @@ def _moments(p: ParameterStep) -> tuple[np.ndarray, np.ndarray]:
     return m / correction(beta1, t), v / correction(beta2, t)
 
 
-def _trust_ratio(coefficient: np.float32, p: ParameterStep, step: np.ndarray) -> np.float32:
+def _trust_ratio(coefficient: np.float32, p: ParameterStep, step: Floats) -> Floats:
     data_norm, step_norm = p.norms(p.data, step)
     either_is_zero = (data_norm == 0) | (step_norm == 0)
     return np.where(either_is_zero, ONE, coefficient * data_norm / step_norm)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.rules.base import ParameterStep, UpdateRule
@@ -26,7 +27,7 @@ class SGD(UpdateRule):
     name = "sgd"
     slots = ("history",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, history, k = p.gradient, p.state["history"], p.kernels
         k.axpby(p.rate, g, p.h.momentum, history)  # history = r g + momentum history
         return history
@@ -42,7 +43,7 @@ class Nesterov(UpdateRule):
     name = "nesterov"
     slots = ("history",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, history, momentum, k = p.gradient, p.state["history"], p.h.momentum, p.kernels
         u = k.scratch(g)
         k.copy(history, u)
@@ -63,7 +64,7 @@ class AdaGrad(UpdateRule):
     slots = ("history",)
     squares = ("history",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, history, k = p.gradient, p.state["history"], p.kernels
         u = k.scratch(g)
         k.powx(g, TWO, u)
@@ -86,7 +87,7 @@ class RMSProp(UpdateRule):
     slots = ("history",)
     squares = ("history",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, history, decay, k = p.gradient, p.state["history"], p.h.rms_decay, p.kernels
         u = k.scratch(g)
         k.powx(g, TWO, u)
@@ -114,7 +115,7 @@ class AdaDelta(UpdateRule):
     slots = ("history", "update_history")
     squares = ("history", "update_history")
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, k, delta, momentum = p.gradient, p.kernels, p.h.delta, p.h.momentum
         history, updates = p.state["history"], p.state["update_history"]
         u, v = k.scratch(g, 0), k.scratch(g, 1)
@@ -143,7 +144,7 @@ class Adam(UpdateRule):
     slots = ("m", "v")
     squares = ("v",)
 
-    def update(self, p: ParameterStep) -> np.ndarray:
+    def update(self, p: ParameterStep) -> Floats:
         g, k, m, v = p.gradient, p.kernels, p.state["m"], p.state["v"]
         beta1, beta2, t = p.h.momentum, p.h.momentum2, p.iteration + 1
         u = k.scratch(g)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.policies import Schedule
@@ -15,7 +16,7 @@ F = np.float32
 _OWN = frozenset(RULES.values())
 
 
-def call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
+def call(rule: UpdateRule, step: ParameterStep) -> Floats:
     """Return a rule's update value; of a user's rule, look at that and at what became of its state.
 
     The state must stay in the arrays that the rule was given: they are the snapshot's.
@@ -42,7 +43,7 @@ def call(rule: UpdateRule, step: ParameterStep) -> np.ndarray:
     return _checked_value(value, rule, step)
 
 
-def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> np.ndarray:
+def _checked_value(value: object, rule: UpdateRule, step: ParameterStep) -> Floats:
     array = _check_array(value, f"{_where(rule, step)}: update() returned", step)
     unfit = np.flatnonzero(~np.isfinite(array))
     if unfit.size:
@@ -66,13 +67,13 @@ def not_finite(
     )
 
 
-def _check_array(value: object, what: str, step: ParameterStep) -> np.ndarray:
+def _check_array(value: object, what: str, step: ParameterStep) -> Floats:
     if not isinstance(value, np.ndarray):
-        raise UserError(f"{what} {type(value).__name__}, an array of float32 is wanted")
+        raise UserError(f"{what} {type(value).__name__}; expected an array of float32")
     if value.dtype != F:
-        raise UserError(f"{what} an array of {value.dtype}, float32 is wanted")
+        raise UserError(f"{what} an array of {value.dtype}; expected float32")
     if value.shape != step.gradient.shape:
-        raise UserError(f"{what} shape {value.shape}, {step.gradient.shape} is wanted")
+        raise UserError(f"{what} shape {value.shape}; expected {step.gradient.shape}")
     return value
 
 
