@@ -78,8 +78,8 @@ def test_a_broken_rule_is_one_line_naming_rule_parameter_and_iteration(
 ) -> None:
     process = cli("train", write_run(workdir, 'rule: "mine:Broken"'))
     assert failure_in_log(process) == (
-        "rule mine:Broken, parameter conv/0, iteration 3: update() returned shape (89,), (90,) is "
-        "wanted"
+        "rule mine:Broken, parameter conv/0, iteration 3: update() returned shape (89,); "
+        "expected (90,)"
     )
 
 
