@@ -42,6 +42,7 @@ lint: ## check style and types
 
 bench: data ## compare the speed with the native solver's, in a few minutes
 	@$(VENV_PYTHON) benchmarks/update.py --values 33.6e6 --pairs 5
+	@$(VENV_PYTHON) benchmarks/beyond.py
 	@$(VENV_PYTHON) benchmarks/noop.py
 	@$(VENV_PYTHON) benchmarks/small.py
 	@$(VENV_PYTHON) benchmarks/runs.py --nets lenet --pairs 3

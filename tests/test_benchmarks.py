@@ -78,3 +78,9 @@ def test_what_the_audit_costs_is_measured(
     monkeypatch.chdir(mnist)
     printed = output_of("audit.py", "--iterations", 1, "--updates", 1, "--values", 3000)
     assert printed.count("; the audit costs ") == 3
+
+
+def test_the_rules_beyond_caffe_are_compared_by_the_byte(workdir: Path) -> None:
+    printed = output_of("beyond.py", "--values", "1e4", "--rounds", "1")
+    rows = re.findall(r"^(\S.*?) +[\d.]+ ms +[\d.]+ of SGD's time per byte$", printed, re.MULTILINE)
+    assert rows[0] == "SGD" and {"LARS", "LAMB", "Signum (own)"} <= set(rows)
