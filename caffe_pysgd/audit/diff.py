@@ -12,10 +12,9 @@ from caffe_pysgd.audit.schema import OF_AN_UPDATE
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
 
-# Times are never the same; the smoothed loss is made of the losses, and begins anew at each call of
-# ``step``; the ratio is made of two norms that are compared, and older audits have one of 0 for
-# BatchNorm's statistics.
-_NOT_COMPARED = ("pass_seconds", "update_seconds", "smoothed_loss", "ratio")
+# Times are never the same; the ratio is made of two norms that are compared, and older audits have
+# one of 0 for BatchNorm's statistics.
+_NOT_COMPARED = ("pass_seconds", "update_seconds", "ratio")
 
 _WITHIN = ("element", "quantity", "stage")  # further parts of a key
 
@@ -99,7 +98,11 @@ def compare_audits(a: Path, b: Path) -> Compared:
             return Compared(0, first, last, None, start)
         for done, iteration in enumerate(common):
             values, others = recorded_values(one, iteration), recorded_values(other, iteration)
-            both = values.keys() & others.keys()
+            both = [
+                key
+                for key in values.keys() & others.keys()
+                if values[key] is not None and others[key] is not None
+            ]
             found = divergences(names, {k: values[k] for k in both}, {k: others[k] for k in both})
             if found:
                 return Compared(done, first, last, iteration, found)
@@ -132,8 +135,6 @@ def _initial_divergences(one: Store, other: Store) -> List[Divergence]:
 def recorded_values(store: Store, iteration: int, session: Optional[int] = None) -> Dict[Key, Any]:
     """Return everything that was recorded of one update, value by value, times left out.
 
-    A value that is not there (NULL) is None where a session is given, and else left out.
-
     Args:
         store: the audit.
         iteration: which update.
@@ -149,8 +150,6 @@ def recorded_values(store: Store, iteration: int, session: Optional[int] = None)
             of = f"element {of}" if table == "probes" else of
             of = f"histogram of {of}" if table == "histograms" else of
             values.update({(number, f"{of}{name}"): value for name, value in told.items()})
-    if session is None:
-        return {key: value for key, value in values.items() if value is not None}
     return values
 
 

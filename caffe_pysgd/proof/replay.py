@@ -197,6 +197,9 @@ def compare_update(
     (session_again,) = [session.session for session in again.sessions()]
     recorded = recorded_values(store, iteration, session)
     found = recorded_values(again, iteration, session_again)
+    for values in (recorded, found):
+        # It is made of the losses, and begins anew at each call of ``step``, which nobody recorded.
+        values.pop((-1, "smoothed_loss"))
     scores, scores_again = (
         recorded_scores(store, iteration, session),
         recorded_scores(again, iteration, session_again),
