@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
@@ -27,7 +28,7 @@ from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import AUTO, check_native_snapshot, newest_snapshot, start_from
+from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot, start_from
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import Observer
 from caffe_pysgd.update.stages import Clipping
@@ -66,10 +67,7 @@ def solve(
     terminal a progress bar takes the log's place; GLOG_logtostderr=1 brings it back.
     """
     run = resolve(source, iterations, level, stages_of(stage))
-    if snapshot == AUTO:
-        found = newest_snapshot(run, check_native_snapshot)
-        click.echo("\n".join(found.said), err=True)
-        snapshot = str(found.snapshot) if found.snapshot else None
+    snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
     directory = run_dir or default_run_dir(run)
     own = own_folder(directory) if run_dir or run.configuration.run_dir else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List, Optional
 
@@ -25,7 +26,7 @@ from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
 from caffe_pysgd.hosts.in_net.inject import write_injected
 from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.start import AUTO, check_snapshot, check_weights, newest_snapshot
+from caffe_pysgd.run.start import check_snapshot, check_weights, chosen_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import is_hdf5
 
@@ -79,10 +80,7 @@ def train(
     if "gpu" in map(_flag, arguments):
         pycaffe.require_gpu()
     models = [check_weights(Path(model), run) for model in weights]
-    if snapshot == AUTO:
-        found = newest_snapshot(run, check_snapshot)
-        click.echo("\n".join(found.said), err=True)
-        snapshot = str(found.snapshot) if found.snapshot else None
+    snapshot = chosen_snapshot(run, snapshot, check_snapshot, partial(click.echo, err=True))
     state = check_snapshot(Path(snapshot), run) if snapshot else None
     if state:
         models = [state.learned_net]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import weakref
 from pathlib import Path
@@ -21,10 +22,10 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, chosen_snapshot, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import check_native_snapshot
+from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
 
 Callback = Callable[[], None]
@@ -164,10 +165,10 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        path = chosen_snapshot(self.run, state_file)
+        path = chosen_snapshot(self.run, os.fspath(state_file), check_native_snapshot, caffe.log)
         if path is None:
             return
-        state = check_native_snapshot(path, self.run)
+        state = check_native_snapshot(Path(path), self.run)
         self._restore_native(state)
         adopt_state(self.run, self.updater, state)
         for observer in self.updater.observers:

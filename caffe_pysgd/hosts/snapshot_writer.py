@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Tuple
 
 import numpy as np
 
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import AUTO, check_native_snapshot, newest_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state
@@ -66,13 +65,3 @@ def adopt_state(run: Run, updater: Updater, state: SolverState) -> None:
     for (index, slot), values in zip(run.settings().state_layout(), state.history):
         updater.states[index][slot][...] = values
     updater.resume(state.iteration, state.current_step)
-
-
-def chosen_snapshot(run: Run, state_file: str) -> Optional[Path]:
-    """Return the solver state that a program names; for ``auto``, the newest complete one."""
-    if state_file != AUTO:
-        return Path(state_file)
-    found = newest_snapshot(run, check_native_snapshot)
-    for line in found.said:
-        pycaffe.compiled().log(line)
-    return found.snapshot

@@ -7,6 +7,7 @@ random numbers fall as they do in Caffe, and is not asked for anything else.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import weakref
@@ -30,11 +31,11 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory
-from caffe_pysgd.hosts.snapshot_writer import adopt_state, chosen_snapshot, write_snapshot
+from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
-from caffe_pysgd.run.start import check_native_snapshot
+from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import set_field
@@ -296,10 +297,10 @@ class Solver:
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        path = chosen_snapshot(self._run, state_file)
+        path = chosen_snapshot(self._run, os.fspath(state_file), check_native_snapshot, _log)
         if path is None:
             return
-        state = check_native_snapshot(path, self._run)
+        state = check_native_snapshot(Path(path), self._run)
         self.net.copy_from(str(state.learned_net))
         adopt_state(self._run, self.updater, state)
         self._iter = state.iteration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.run import Run
@@ -177,45 +177,38 @@ def check_weights(path: Path, run: Run) -> Path:
     return path
 
 
-class Found(NamedTuple):
-    """What ``--snapshot auto`` comes to.
+def chosen_snapshot(
+    run: Run,
+    named: Optional[str],
+    check: Callable[[Path, Run], SolverState],
+    say: Callable[[str], object],
+) -> Optional[str]:
+    """Return the solver state that a user names; for ``auto``, from which a killed run goes on.
 
-    Attributes:
-        snapshot: the newest solver state of the run that is complete, or None.
-        said: a line that says which, and one for each newer one that was passed over.
-    """
-
-    snapshot: Optional[Path]
-    said: List[str]
-
-
-AUTO = "auto"
-
-
-def newest_snapshot(run: Run, check: Callable[[Path, Run], SolverState]) -> Found:
-    """Find the snapshot from which a run goes on after it was killed.
-
-    Caffe writes its snapshots in place, so one that was being written is torn; a model may be gone,
-    or be another net's.
+    That is the newest complete one, or None. Caffe writes its snapshots in place, so one that was
+    being written is torn; a model may be gone, or be another net's.
 
     Args:
         run: whose ``snapshot_prefix`` is looked at.
+        named: what the user gave.
         check: says whether the run can resume from a solver state.
+        say: told which it is, and of each newer one that was passed over.
     """
-    said = []
+    if named != "auto":
+        return named
     for path in snapshots_of(run.solver.snapshot_prefix):
         try:
             if ".caffemodel" in path.name:
                 raise UserError(f"{path}: has no solver state beside it")
             state = check(path, run)
         except UserError as error:
-            said.append(f"caffe-pysgd: passed over: {error}")
+            say(f"caffe-pysgd: passed over: {error}")
             continue
-        said.append(f"caffe-pysgd: resuming from {path}, at iteration {state.iteration}")
-        return Found(path, said)
+        say(f"caffe-pysgd: resuming from {path}, at iteration {state.iteration}")
+        return str(path)
     prefix = run.solver.snapshot_prefix
-    said.append(f"caffe-pysgd: no complete snapshot {prefix}_iter_*: starting at iteration 0")
-    return Found(None, said)
+    say(f"caffe-pysgd: no complete snapshot {prefix}_iter_*: starting at iteration 0")
+    return None
 
 
 def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run:
