@@ -48,6 +48,24 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
+OTHER_FOLDER = "wait for it to end, or give this run another folder (run_dir, or --run-dir D)"
+
+
+def lock_against_others(descriptor: int, busy: str) -> None:
+    """Lock what is open until its descriptor is closed or the process ends.
+
+    Raises:
+        UserError: another process holds the lock: ``busy``, and what to do. It is closed then.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"{busy}; {OTHER_FOLDER}") from error
+    except OSError:
+        pass  # a file system without locks: nothing can be known there
+
+
 def lock_folder(folder: Path) -> int:
     """Make a folder and lock it against other runs; return the descriptor that holds the lock.
 
@@ -62,16 +80,7 @@ def lock_folder(folder: Path) -> int:
         os.set_inheritable(descriptor, True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be used: {_reason(error)}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UserError(
-            f"{folder}: another run is writing into it; wait for it to end, or give this run "
-            "another folder (run_dir, or --run-dir D)"
-        ) from error
-    except OSError:
-        pass  # a file system without locks: nothing can be known there
+    lock_against_others(descriptor, f"{folder}: another run is writing into it")
     return descriptor
 
 

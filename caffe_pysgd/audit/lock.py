@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import tempfile
@@ -12,7 +11,7 @@ from typing import Iterator, Set
 
 from caffe_pysgd.audit.schema import creation
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import umask
+from caffe_pysgd.files import OTHER_FOLDER, lock_against_others, umask
 
 open_files: Set[Path] = set()  # by this process
 
@@ -31,10 +30,7 @@ def refuse_if_locked(file: Path) -> None:
 
 def _refuse_if_open(file: Path) -> None:
     if file.resolve() in open_files:
-        raise UserError(f"{file}: a solver of this process is recording into it; {_MEND}")
-
-
-_MEND = "wait for it to end, or give this run another folder (run_dir, or --run-dir D)"
+        raise UserError(f"{file}: a solver of this process is recording into it; {OTHER_FOLDER}")
 
 
 def lock(file: Path) -> int:
@@ -46,13 +42,7 @@ def lock(file: Path) -> int:
     _refuse_if_open(file)
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise UserError(f"{file}: another process is recording into it; {_MEND}") from error
-        except OSError:
-            pass  # a file system without locks: nothing can be known there
+        lock_against_others(descriptor, f"{file}: another process is recording into it")
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 return descriptor
