@@ -13,6 +13,7 @@ import statistics
 from typing import Any, Dict, List
 
 import numpy as np
+from settings import arrays_touched
 from turns import Contestant, take_turns, timed
 
 import caffe_pysgd
@@ -60,7 +61,7 @@ def main() -> None:
     seconds = take_turns(contestants(options.values), options.rounds)["seconds"]
     print(f"{options.values:.3g} values, medians of {options.rounds} rounds")
     for name, rule in MEASURED.items():
-        touched, of_sgd = (3 + 2 * len(r.slots) for r in (rule, MEASURED["SGD"]))
+        touched, of_sgd = (arrays_touched(len(r.slots), True) for r in (rule, RULES["sgd"]))
         pairs = zip(seconds[name], seconds["SGD"])
         ratio = statistics.median(own / sgd * of_sgd / touched for own, sgd in pairs)
         milliseconds = 1e3 * statistics.median(seconds[name])

@@ -7,6 +7,19 @@ from typing import Any, Dict, NamedTuple
 BASE_LR, WEIGHT_DECAY = 1e-4, 5e-4
 
 
+def arrays_touched(slots: int, leaves_anything: bool) -> int:
+    """Return how many arrays an update must read and write, each counted once for each.
+
+    It reads weights, gradient and state, and writes weights and state; and the gradient's place,
+    unless what is left there does not matter.
+
+    Args:
+        slots: how many state slots the rule has.
+        leaves_anything: whether it does not matter.
+    """
+    return (2 + slots) + (1 + slots) + (not leaves_anything)
+
+
 class Settings(NamedTuple):
     """A rule.
 
@@ -39,14 +52,6 @@ class Settings(NamedTuple):
     def hyperparameters(self) -> Dict[str, float]:
         """All hyper-parameters."""
         return {"base_lr": BASE_LR, "weight_decay": WEIGHT_DECAY, **self.own}
-
-    def arrays_touched(self, leaves_anything: bool) -> int:
-        """Return how many arrays an update must read and write, each counted once for each.
-
-        It reads weights, gradient and state, and writes weights and state; and the gradient's
-        place, unless what is left there does not matter.
-        """
-        return (2 + self.slots) + (1 + self.slots) + (not leaves_anything)
 
 
 _ADAM: Dict[str, float] = {"momentum": 0.9, "momentum2": 0.999, "delta": 1e-8}

@@ -17,7 +17,7 @@ from contestants import (
 )
 from rich.console import Console
 from rich.table import Table
-from settings import RULES
+from settings import RULES, arrays_touched
 
 TIMED = (CAFFE, *KERNELS, TORCH + "fused", TORCH + "default")
 
@@ -36,7 +36,7 @@ def median_ratio(a: List[float], b: List[float]) -> float:
 
 def share_of_bandwidth(rule: str, values: int, figures: Dict[str, Figures], name: str) -> float:
     """Return what share of a copy's bytes per second an update comes to."""
-    arrays = RULES[rule].arrays_touched(leaves_anything=name in (FUSED, FAST))
+    arrays = arrays_touched(RULES[rule].slots, leaves_anything=name in (FUSED, FAST))
     rates = [4 * arrays * values / seconds for seconds in figures["seconds"][name]]
     return median_ratio(rates, figures["bandwidth"][name])
 

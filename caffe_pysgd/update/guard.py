@@ -12,8 +12,6 @@ from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.stages import Clipping
 from caffe_pysgd.update.statistics import Statistics
 
-REACTIONS = ("stop", "skip", "ignore")
-
 
 class NonFinite(NamedTuple):
     """A parameter, and how many of its gradient's values are infinite or not a number."""

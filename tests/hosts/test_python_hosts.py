@@ -78,6 +78,11 @@ def test_every_option_gives_the_native_bits(workdir: Path, make: Make, option: s
     assert names_beside(ours) == names_beside(stock)
 
 
+def test_shared_parameters_give_the_native_bits(workdir: Path, make: Make) -> None:
+    """One pass and no clipping, which every rule's own test has."""
+    follow(*write_pair(workdir, NETS["shared"], weight_decay=0.01), make, 8)
+
+
 @pytest.mark.parametrize("rule", RULES_OF_CAFFE)
 def test_stages_and_two_test_nets_give_the_native_bits(
     workdir: Path, make: Make, rule: str

@@ -71,7 +71,7 @@ class InNetRecording:
     def look_for_snapshot(self) -> None:
         """Tell of the snapshot of the last update, if Caffe has taken one.
 
-        Caffe writes it before it goes on, so a file that is there by now is whole.
+        Caffe writes it before it goes on, so a file that is there by now is complete.
         """
         settings = self.settings
         model, state = snapshot_names(settings.snapshot_prefix, self._done, settings.hdf5)
