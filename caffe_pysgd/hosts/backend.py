@@ -23,7 +23,7 @@ from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock.protocols import Blob, Net
 from caffe_pysgd.stock.prototxt import to_text
 
-Source = Union[str, Path, Any]
+Source = Union[str, bytes, Path, Any]
 
 
 def resolve_source(source: Source) -> Run:
@@ -32,8 +32,8 @@ def resolve_source(source: Source) -> Run:
     Raises:
         UserError: anything that would stop the run later.
     """
-    if isinstance(source, (str, os.PathLike)):
-        return resolve(Path(source), level=None)
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return resolve(Path(os.fsdecode(source)), level=None, in_copy=True)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         path = Path(directory, "solver.prototxt")
         message = type(source)()
@@ -41,7 +41,7 @@ def resolve_source(source: Source) -> Run:
         if not message.HasField("snapshot_prefix"):
             message.snapshot_prefix = "snapshot"
         path.write_text(text_format.MessageToString(message), encoding="utf-8")
-        return resolve(path, level=None)
+        return resolve(path, level=None, in_copy=True)
 
 
 def neutral_files(run: Run, directory: Path) -> Path:

@@ -6,9 +6,8 @@ import os
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
-import caffe
 import numpy as np
 
 from caffe_pysgd.hosts.audience import close_all, observers_of, tell_updated
@@ -24,10 +23,13 @@ from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
+from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
 
+_caffe: Any = pycaffe.compiled()
 Callback = Callable[[], None]
 
 
@@ -49,7 +51,7 @@ def take_over(source: Source) -> TakenOverSolver:
         return TakenOverSolver(run, neutral_files(run, Path(directory)))
 
 
-class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
+class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
     """A genuine pycaffe solver: ``step``, ``solve``, ``net``, ``test_nets`` are Caffe's.
 
     Its ``on_gradients_ready`` updates the weights and owns the history, and then there is nothing
@@ -62,7 +64,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
 
     def __init__(self, run: Run, neutral_solver: Path) -> None:
         super().__init__(str(neutral_solver))
-        self.run = run
+        self.run = run = with_parameters_of(run, self.net)
         self.blobs = learnable_blobs(run, self.net)
         settings = settings_of(run)
         observers = observers_of(settings, "hook", run)
@@ -78,7 +80,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         super().add_callback(
             lambda: _there(this)._on_start(), lambda: _there(this)._on_gradients_ready()
         )
-        caffe.log(announcement(settings, self.updater, "fresh"))
+        _caffe.log(announcement(settings, self.updater, "fresh"))
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
         """Call these too; ``on_gradients_ready`` while ``diff`` still is the gradient."""
@@ -105,7 +107,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         rate = self.updater.step(self.iter)
         clipped = clipping_line(self.updater)
         if clipped:
-            caffe.log(clipped)
+            _caffe.log(clipped)
         tell_updated(self.updater, self.iter, rate)
 
     def _heed_base_lr(self) -> None:
@@ -165,7 +167,7 @@ class TakenOverSolver(caffe.SGDSolver):  # type: ignore[misc]
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        path = chosen_snapshot(self.run, os.fspath(state_file), check_native_snapshot, caffe.log)
+        path = chosen_snapshot(self.run, os.fspath(state_file), check_native_snapshot, _caffe.log)
         if path is None:
             return
         state = check_native_snapshot(Path(path), self.run)

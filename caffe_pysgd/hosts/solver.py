@@ -33,6 +33,7 @@ from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
+from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
@@ -93,10 +94,11 @@ class Solver:
             expected = f"'{self.solver_type}' ({type(self).__name__}); get_solver() takes any type"
             raise SettingError("type", run.solver.type, expected, where=run.source)
         make_snapshot_folder(run)
-        self._run = run = run.with_solver()  # its own, to which a user may set
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
             self._native = pycaffe.compiled().get_solver(str(neutral_files(run, Path(directory))))
         self.net = self._native.net
+        run = with_parameters_of(run, self.net)
+        self._run = run = run.with_solver()  # its own, to which a user may set
         self.test_nets = list(self._native.test_nets)
         self.param = run.solver
         self._iter = 0

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
+
+import numpy as np
 
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.run import groups
 from caffe_pysgd.run.configuration import UpdateOptions, read_configuration
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import MODULE
-from caffe_pysgd.stock.learnable import learnable_parameters, set_multipliers
+from caffe_pysgd.stock.learnable import (
+    LearnableParameter,
+    parameters_of,
+    rehearse,
+    set_multipliers,
+)
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import read_solver, read_train_net, set_field, train_state
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, make_rule
 
@@ -21,6 +30,7 @@ def resolve(
     iterations: Optional[int] = None,
     level: Optional[int] = 0,
     stages: Tuple[str, ...] = (),
+    in_copy: bool = False,
 ) -> Run:
     """Read and check everything that a run needs, and let Caffe build its train net once.
 
@@ -29,6 +39,7 @@ def resolve(
         iterations: replaces ``max_iter``.
         level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
             which has no command line.
+        in_copy: the train net is built in a copy of this process, and not as by ``caffe train``.
 
     Raises:
         UserError: anything that would stop the run later.
@@ -55,12 +66,37 @@ def resolve(
     except UserError as error:  # of a user's own rule
         raise UserError(f"{source}: {error}") from error
     state = train_state(solver, net, level, stages)
-    parameters = learnable_parameters(configuration.solver, solver, where, net, state)
-    chosen = groups.assign(source, update, parameters)
-    groups.check_each(source, update, h, rule)
+    parameters = rehearse(configuration.solver, solver, where, state, in_copy)
+    run = Run(source, configuration, solver, h, where, net, state, (), (), rule)
+    return _with_parameters(run, parameters)
+
+
+def _with_parameters(run: Run, parameters: List[LearnableParameter]) -> Run:
+    """Return a run with these parameters, and what the YAML says of them."""
+    chosen = groups.assign(run.source, run.update, parameters)
+    groups.check_each(run.source, run.update, run.h, run.rule)
     parameters, changed = groups.apply_multipliers(parameters, chosen)
-    set_multipliers(net, state, changed)
-    return Run(source, configuration, solver, h, net, state, tuple(parameters), tuple(chosen), rule)
+    set_multipliers(run.net, run.state, changed)
+    return replace(run, parameters=tuple(parameters), groups=tuple(chosen))
+
+
+def with_parameters_of(run: Run, net: Net) -> Run:
+    """Return a run with the parameters of its train net as it was built in this process.
+
+    Raises:
+        UserError: they are others than the multipliers in the YAML were written for.
+    """
+    built = parameters_of(net, run.where)
+    run = _with_parameters(run, built)
+    for found, parameter in zip(built, run.parameters):
+        if np.float32(found.lr_mult) != np.float32(parameter.lr_mult) or (
+            np.float32(found.decay_mult) != np.float32(parameter.decay_mult)
+        ):
+            raise UserError(
+                f"{run.where}: {parameter.name}: is new each time that the net is built, and the "
+                f"multipliers in {run.source} came too late; write them into the net file"
+            )
+    return run
 
 
 def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:

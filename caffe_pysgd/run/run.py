@@ -27,7 +27,8 @@ class Run:
         solver: the ``SolverParameter``, upgraded, with the YAML's hyper-parameters written in; to
             be read only, see :meth:`with_solver`.
         h: the hyper-parameters.
-        net: the train net's ``NetParameter``, with the YAML's multipliers written in.
+        where: where the train net is written.
+        net: its ``NetParameter``, with the YAML's multipliers written in.
         state: the ``NetState`` of the train net.
         parameters: the learnable parameters in Caffe's order.
         groups: for each of them the YAML's group that applies to it.
@@ -38,6 +39,7 @@ class Run:
     configuration: Configuration
     solver: Any
     h: HyperParameters
+    where: str
     net: Any
     state: Any
     parameters: Tuple[LearnableParameter, ...]

@@ -3,6 +3,9 @@
 Caffe ends its process at the first error, and gives the reason to standard error alone. So a
 helper loads Caffe once and forks itself for every task: a task costs milliseconds, cannot harm the
 caller, and leaves nothing behind for the next.
+
+A user's program that has Caffe loaded is forked itself: the copy has its path, its modules and what
+it set, all of which its Python layers may rely on.
 """
 
 from __future__ import annotations
@@ -12,19 +15,26 @@ import importlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
+import warnings
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Tuple
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Tuple
 
 # As in the caffe binary, a Python layer's module is looked for on PYTHONPATH, not in the working
 # directory, and nothing there can stand in the way of an import.
 _PROGRAM = f"import sys; del sys.path[0]; from {__name__} import _serve; _serve()"
 
 _IDLE_SECONDS = 10
+
+# A copy that has done nothing for so long waits for a thread that it has no copy of.
+_STUCK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,17 @@ def run_with_caffe(task: Callable[..., None], *arguments: str) -> Outcome:
 
     It sees the caller's working directory and environment. It answers through files.
     """
-    with _lock:
-        return _the_helper().run(task, arguments)
+    return _run_in_helper(task, arguments, None)
+
+
+def run_in_copy(task: Callable[..., None], *arguments: str) -> Outcome:
+    """Run such a function in a copy of this process, Caffe, modules and all.
+
+    Where a copy would not work, because this process holds a GPU or a lock that another thread is
+    to release, a process of its own runs it, which has this one's path at least.
+    """
+    outcome = None if _holds_gpu() else _run_in_fork(task, arguments)
+    return outcome or _run_in_helper(task, arguments, sys.path)
 
 
 class _Helper:
@@ -68,13 +87,16 @@ class _Helper:
             self._process.poll() is None
         )
 
-    def run(self, task: Callable[..., None], arguments: Tuple[str, ...]) -> Outcome:
+    def run(
+        self, task: Callable[..., None], arguments: Tuple[str, ...], path: Optional[List[str]]
+    ) -> Outcome:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin and stdout
         request = {
             "module": task.__module__,
             "task": task.__qualname__,
             "arguments": arguments,
+            "path": path,
             "directory": os.getcwd(),
             "environment": _environment(self.python_path),
         }
@@ -86,8 +108,7 @@ class _Helper:
             answer = b""
         # The helper ends without an answer where Caffe cannot be loaded.
         status = int(answer) if answer else self._process.wait() or 1
-        self._log.seek(0)
-        log = self._log.read().decode(errors="replace")
+        log = _read_log(self._log)
         self._log.seek(0)
         self._log.truncate()
         return Outcome(status, log)
@@ -103,6 +124,13 @@ class _Helper:
 
 _lock = threading.Lock()
 _helper: Optional[_Helper] = None
+
+
+def _run_in_helper(
+    task: Callable[..., None], arguments: Tuple[str, ...], path: Optional[List[str]]
+) -> Outcome:
+    with _lock:
+        return _the_helper().run(task, arguments, path)
 
 
 def _the_helper() -> _Helper:
@@ -128,6 +156,80 @@ def _close() -> None:
         _helper.close()
 
 
+def _read_log(log: Any) -> str:
+    log.seek(0)
+    text: str = log.read().decode(errors="replace")
+    return text
+
+
+# ---- a copy of this process
+
+
+def _holds_gpu() -> bool:
+    """Return whether this process uses a GPU of NVIDIA's: what it has of it is lost to a copy."""
+    try:
+        opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd")]
+    except OSError:  # one was closed meanwhile, or there is no /proc
+        return False
+    return any(name.startswith("/dev/nvidia") for name in opened)
+
+
+def _run_in_fork(task: Callable[..., None], arguments: Tuple[str, ...]) -> Optional[Outcome]:
+    """Run a task in a copy of this process; return None where that is stuck."""
+    with tempfile.TemporaryFile(prefix="caffe-pysgd-") as log:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any thread
+            child = os.fork()
+        if child == 0:
+            os.setsid()  # it, and what its layers start, can be ended as one
+            os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            _perform(lambda: task(*arguments))
+        try:
+            status = _wait_for(child)
+        finally:
+            _end(child)
+        return None if status is None else Outcome(_code(status), _read_log(log))
+
+
+def _wait_for(child: int) -> Optional[int]:
+    """Return a child's status when it has ended; None where it is stuck."""
+    busy, since, pause = -1, 0.0, 0.001
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        now = time.monotonic()
+        if _ticks(child) != busy:
+            busy, since = _ticks(child), now
+        elif now - since > _STUCK_SECONDS:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def _ticks(child: int) -> int:
+    """Return the processor time that a process has used, in the system's ticks."""
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _end(child: int) -> None:
+    """End a child, if it has not ended, and all that it started."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except OSError:  # nobody is left
+        return
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:  # it had ended, and left somebody behind
+        return
+
+
+def _code(status: int) -> int:
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
 # ---- in the helper
 
 
@@ -145,23 +247,32 @@ def _serve() -> None:
         if child == 0:
             _run(json.loads(line))
         _, status = os.waitpid(child, 0)
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        os.write(1, b"%d\n" % code)
+        os.write(1, b"%d\n" % _code(status))
     os._exit(0)
 
 
 def _run(request: Any) -> None:
     """Run one task and end the process."""
+
+    def task() -> None:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["directory"])
+        sys.path[:] = request["path"] or sys.path
+        module = importlib.import_module(request["module"])
+        getattr(module, request["task"])(*request["arguments"])
+
+    _perform(task)
+
+
+def _perform(task: Callable[[], None]) -> None:
+    """Do it, and end the process with what came of it as its exit code."""
     status = 1
     try:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(2, 1)  # a layer may print
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["directory"])
-        task = getattr(importlib.import_module(request["module"]), request["task"])
-        task(*request["arguments"])
+        task()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1

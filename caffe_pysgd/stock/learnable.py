@@ -1,9 +1,9 @@
 """The learnable parameters of a train net, as Caffe itself sees them.
 
 The prototxt does not say everything: shapes follow from the data, and a layer may set its own
-multipliers (BatchNorm freezes its three blobs). So Caffe builds the solver's nets once, in a
-process of its own, because an error in one of them, or in what the solver says of them, makes it
-abort.
+multipliers (BatchNorm freezes its three blobs). So a net that Caffe has built is asked. Caffe
+builds the solver's nets in a process of its own first, because an error in one of them, or in what
+the solver says of them, makes it abort.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.helper import run_with_caffe
+from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe
 from caffe_pysgd.stock.net_file import included_layers
+from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
 
 _MULTIPLIERS = {"lr_mult", "decay_mult"}
@@ -53,22 +54,91 @@ class LearnableParameter:
         return f"{self.layer}/{self.index}"
 
 
-def learnable_parameters(
-    path: Path, solver: Any, where: str, net: Any, state: Any
+def rehearse(
+    path: Path, solver: Any, where: str, state: Any, in_copy: bool
 ) -> List[LearnableParameter]:
-    """Return the learnable parameters in the order of ``Net::learnable_params``.
+    """Let another process build a solver's nets; return the train net's learnable parameters.
 
     Args:
         path, solver: the solver file, for messages, and the ``SolverParameter`` in it.
-        where, net: where the train net is written, for messages, and its ``NetParameter``.
+        where: where the train net is written, for messages.
         state: the train net's ``NetState``.
+        in_copy: the process is a copy of this one, and not one such as ``caffe train``.
 
     Raises:
         UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
     """
-    names = [layer.name for layer in included_layers(net, state)]
+    stated = type(solver)()
+    stated.CopyFrom(solver)
+    stated.train_state.CopyFrom(state)
+    # What is of no matter to the nets, and what only Python's update knows.
+    stated.type, stated.lr_policy = "SGD", "fixed"
+    stated.snapshot = 0  # else it wants to write where snapshots go
+    run = run_in_copy if in_copy else run_with_caffe
+    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+        prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
+        prototxt.write_text(to_text(stated), encoding="utf-8")
+        outcome = run(_build_here, str(prototxt), str(answer))
+        if outcome.status != 0:
+            reason = pycaffe.failure_reason(outcome.log)
+            raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
+        return _parameters(where, json.loads(answer.read_text()))
+
+
+def _build_here(prototxt: str, answer: str) -> None:
+    """Build the nets and write down what the train net's layers hold."""
+    net = pycaffe.compiled().get_solver(prototxt).net
+    Path(answer).write_text(json.dumps(_described(net)))
+
+
+def parameters_of(net: Net, where: str) -> List[LearnableParameter]:
+    """Return the learnable parameters of a train net that is built in this process.
+
+    Args:
+        net: the net.
+        where: where it is written, for messages.
+
+    Raises:
+        UserError: it has none, or two layers that have some share a name.
+    """
+    return _parameters(where, _described(net))
+
+
+def _described(net: Net) -> List[Dict[str, Any]]:
+    """Return what the layers of a net hold: names and types, blobs and params."""
+    blobs = [[(blob, tuple(blob.shape)) for blob in layer.blobs] for layer in net.layers]
+    each = [one for its in blobs for one in its]
+    # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small, and
+    # a blob that shrinks keeps its memory.
+    try:
+        for blob, _ in each:
+            blob.reshape(0)
+        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
+            saved = Path(directory, "net.caffemodel")
+            net.save(str(saved))
+            described = pycaffe.messages().NetParameter.FromString(saved.read_bytes())
+    finally:
+        for blob, shape in each:
+            blob.reshape(*shape)
+    return [
+        {
+            "name": layer.name,
+            "type": layer.type,
+            "blobs": [shape for _, shape in its],
+            "param": [_spec_as_written(spec) for spec in layer.param],
+        }
+        for layer, its in zip(described.layer, blobs)
+    ]
+
+
+def _spec_as_written(spec: Any) -> Dict[str, Any]:
+    return {field.name: value for field, value in spec.ListFields()}
+
+
+def _parameters(where: str, built: List[Dict[str, Any]]) -> List[LearnableParameter]:
+    """Return the learnable parameters in the order of ``Net::learnable_params``."""
+    names = [layer["name"] for layer in built]
     repeated = {name for name in names if names.count(name) > 1}
-    built = _build(path, solver, state)
     parameters: List[LearnableParameter] = []
     owners: Dict[str, int] = {}  # by sharing name, their places in the list
     said: Dict[str, Set[str]] = {}  # which multipliers of a shared one were said so far
@@ -105,53 +175,6 @@ def learnable_parameters(
     if not parameters:
         raise UserError(f"{where}: the train net has no learnable parameters")
     return parameters
-
-
-def _build(path: Path, solver: Any, state: Any) -> List[Dict[str, Any]]:
-    """Let a process of its own build the nets; return the train net's layers, blobs and params."""
-    stated = type(solver)()
-    stated.CopyFrom(solver)
-    stated.train_state.CopyFrom(state)
-    # What is of no matter to the nets, and what only Python's update knows.
-    stated.type, stated.lr_policy = "SGD", "fixed"
-    stated.snapshot = 0  # else it wants to write where snapshots go
-    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
-        prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
-        prototxt.write_text(to_text(stated), encoding="utf-8")
-        outcome = run_with_caffe(_build_here, str(prototxt), str(answer))
-        if outcome.status != 0:
-            reason = pycaffe.failure_reason(outcome.log)
-            raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
-        layers: List[Dict[str, Any]] = json.loads(answer.read_text())
-        return layers
-
-
-def _build_here(prototxt: str, answer: str) -> None:
-    """Build the nets and write down what the train net's layers hold."""
-    messages = pycaffe.messages()
-    net = pycaffe.compiled().get_solver(prototxt).net
-    shapes = [[tuple(blob.shape) for blob in layer.blobs] for layer in net.layers]
-    # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small.
-    for layer in net.layers:
-        for blob in layer.blobs:
-            blob.reshape(0)
-    saved = f"{answer}.caffemodel"
-    net.save(saved)
-    described = messages.NetParameter.FromString(Path(saved).read_bytes())
-    layers = [
-        {
-            "name": layer.name,
-            "type": layer.type,
-            "blobs": blobs,
-            "param": [_spec_as_written(spec) for spec in layer.param],
-        }
-        for layer, blobs in zip(described.layer, shapes)
-    ]
-    Path(answer).write_text(json.dumps(layers))
-
-
-def _spec_as_written(spec: Any) -> Dict[str, Any]:
-    return {field.name: value for field, value in spec.ListFields()}
 
 
 def set_multipliers(net: Any, state: Any, parameters: Sequence[LearnableParameter]) -> None:

@@ -4,7 +4,8 @@
 its image helpers. Everything here needs the compiled module and the protobuf classes alone, so
 the package is imported in two steps: its submodules at once, its ``__init__`` when somebody first
 asks the package for a name that is not there yet. A user's own ``import caffe`` in the same
-process therefore sees the whole package.
+process therefore sees the whole package. And where a program calls another module ``caffe``, ours,
+the package is still found.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pkgutil
 import re
 import shutil
 import sys
 import types
+from contextlib import contextmanager
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator, Optional, Set
 
 from caffe_pysgd.errors import UserError
 
@@ -27,6 +33,9 @@ _MISSING = (
 )
 
 
+_US = __name__.partition(".")[0]
+
+
 class _PackageInTwoSteps(types.ModuleType):
     """The ``caffe`` package before its ``__init__.py`` was run."""
 
@@ -34,23 +43,101 @@ class _PackageInTwoSteps(types.ModuleType):
         if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)  # the import system looks for these by itself
         self.__class__ = types.ModuleType  # type: ignore[assignment]
-        self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
+        with _in_its_place():
+            self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
         return getattr(self, name)
 
 
-def _import(submodule: str) -> Any:
-    if "caffe" not in sys.modules:
-        spec = importlib.util.find_spec("caffe")
+_known: Optional[types.ModuleType] = None
+
+
+def _replaced() -> bool:
+    """Return whether a program has put our package in the place of ``caffe``."""
+    return sys.modules.get("caffe") is sys.modules[_US]
+
+
+def _the_package() -> types.ModuleType:
+    """Return the package ``caffe``, whatever is called so now; its ``__init__.py`` may be to come.
+
+    Raises:
+        UserError: there is none.
+    """
+    global _known
+    if "caffe" in sys.modules and not _replaced():
+        _known = sys.modules["caffe"]
+    if _known is None:
+        spec = PathFinder.find_spec("caffe")
         if spec is None:
             raise UserError(_MISSING.format(python=sys.executable or "this program"))
-        package = importlib.util.module_from_spec(spec)
-        package.__class__ = _PackageInTwoSteps
-        sys.modules["caffe"] = package
+        _known = importlib.util.module_from_spec(spec)
+        _known.__class__ = _PackageInTwoSteps
+        there = [name for name in sys.modules if re.fullmatch(r"caffe\.\w+", name)]
+        vars(_known).update({name.partition(".")[2]: sys.modules[name] for name in there})
+    return _known
+
+
+@contextmanager
+def _in_its_place() -> Iterator[types.ModuleType]:
+    """Let ``caffe`` be the package of that name while its own modules import each other."""
+    ours = sys.modules["caffe"] if _replaced() else None
+    sys.modules["caffe"] = package = _the_package()
     try:
-        return importlib.import_module(f"caffe.{submodule}")
+        yield package
+    finally:
+        if ours:
+            sys.modules["caffe"] = ours
+
+
+class _Submodules(MetaPathFinder, Loader):
+    """Finds pycaffe's modules in our package: ``caffe_pysgd.io`` is ``caffe.io``, the same object.
+
+    So a program changes over with ``import caffe_pysgd as caffe``, or with
+    ``sys.modules["caffe"] = caffe_pysgd``, whatever it imports of pycaffe.
+    """
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Optional[ModuleSpec]:
+        package, _, submodule = fullname.partition(".")
+        first = submodule.partition(".")[0]
+        if package not in ("caffe", _US) or not first:
+            return None
+        if package == "caffe":  # a submodule's path is that of its own package
+            own = first == submodule and _replaced()
+            return PathFinder.find_spec(fullname, _the_package().__path__) if own else None
+        if first in _own_modules() or not PathFinder.find_spec(
+            f"caffe.{first}", _the_package().__path__
+        ):
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        """Return pycaffe's module."""
+        module: types.ModuleType = _import(spec.name.partition(".")[2])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Give the module, which was executed under its own name, its own specification back."""
+        assert module.__spec__
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.insert(0, _Submodules())
+
+
+@cache
+def _own_modules() -> Set[str]:
+    return {module.name for module in pkgutil.iter_modules(sys.modules[_US].__path__)}
+
+
+def _import(submodule: str) -> Any:
+    try:
+        with _in_its_place():
+            return importlib.import_module(f"caffe.{submodule}")
+    except UserError:
+        raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("caffe."):
-            where = ", ".join(sys.modules["caffe"].__path__)
+            where = ", ".join(_the_package().__path__)
             raise UserError(
                 f"{where}: is not pycaffe, though it is called so: there is no {error.name}; "
                 "move it out of Python's way (PyPI's 'caffe' is an empty placeholder: uninstall it)"
@@ -72,6 +159,11 @@ def compiled() -> Any:
     return _import("_caffe")
 
 
+def is_loaded() -> bool:
+    """Return whether Caffe is in this process."""
+    return "caffe._caffe" in sys.modules
+
+
 def package() -> Any:
     """Return the whole package ``caffe``, with what its Python half adds to nets.
 
@@ -79,7 +171,7 @@ def package() -> Any:
         UserError: there is no importable Caffe.
     """
     compiled()
-    package = importlib.import_module("caffe")
+    package = _the_package()
     package.Net  # noqa: B018 - the first name that is asked for runs caffe/__init__.py
     return package
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple
 
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.helper import run_with_caffe
+from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe
 
 _READ = "_ZN5caffe21ReadProtoFromTextFileEPKcPN6google8protobuf7MessageE"
 _WRITE = "_ZN5caffe22WriteProtoToBinaryFileERKN6google8protobuf7MessageEPKc"
@@ -71,7 +71,8 @@ def read_as_caffe(path: Path, kind: str) -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         answer = Path(directory, "message")
-        outcome = run_with_caffe(_read_here, kind, str(path), str(answer))
+        run = run_in_copy if pycaffe.is_loaded() else run_with_caffe
+        outcome = run(_read_here, kind, str(path), str(answer))
         if outcome.status == _REFUSED:
             raise Refused(outcome.log)
         if outcome.status == _NOT_UTF8:
