@@ -54,9 +54,12 @@ def one_of(allowed: Iterable[str], got: str = "", more: str = "") -> str:
     return f"one of {', '.join(words)}{more}{nearest(got, words)}"
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the nearest allowed word, or an empty string."""
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest allowed word, or an empty string.
+
+    The cutoff is how alike they must be, from 0 to 1.
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=cutoff)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

@@ -167,7 +167,7 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        path = chosen_snapshot(self.run, os.fspath(state_file), check_native_snapshot, _caffe.log)
+        path = chosen_snapshot(self.run, os.fsdecode(state_file), check_native_snapshot, _caffe.log)
         if path is None:
             return
         state = check_native_snapshot(Path(path), self.run)

@@ -7,13 +7,15 @@ random numbers fall as they do in Caffe, and is not asked for anything else.
 
 from __future__ import annotations
 
+import operator
 import os
 import tempfile
 import time
+import warnings
 import weakref
 from enum import Enum
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import numpy as np
 
@@ -51,6 +53,10 @@ _IN_PARAM = [
     for name in HyperParameters.__dataclass_fields__
     if name not in HyperParameters.beyond_caffe()
 ]
+
+
+# How alike two names are of which one is likely a misspelling of the other.
+_LIKELY = 0.8
 
 
 class Action(Enum):
@@ -119,8 +125,12 @@ class Solver:
     # -- training ---------------------------------------------------------------------------------
 
     def step(self, iterations: int) -> None:
-        """Train for a number of iterations (``Solver::Step``)."""
-        start, stop = self.iter, self.iter + iterations
+        """Train for a number of iterations (``Solver::Step``).
+
+        Raises:
+            TypeError: it is no whole number.
+        """
+        start, stop = self.iter, self.iter + operator.index(iterations)
         self._smoothing = SmoothedLoss(start, self.param.average_loss)
         self.smoothed_loss = np.float32(0)
         self._timer = time.perf_counter()
@@ -161,7 +171,7 @@ class Solver:
         _log(f"Learning Rate Policy: {param.lr_policy}")
         self._stopping = False
         if resume_file:
-            _log(f"Restoring previous solver status from {resume_file}")
+            _log(f"Restoring previous solver status from {os.fsdecode(resume_file)}")
             self.restore(resume_file)
         self.step(param.max_iter - self.iter)
         if param.snapshot_after_train and not self._snapshot_due():
@@ -211,6 +221,7 @@ class Solver:
 
     @iter.setter
     def iter(self, iteration: int) -> None:
+        iteration = operator.index(iteration)
         self.updater.resume(iteration, lr_policies.step_before(self.updater.h, iteration))
         self._iter = iteration
 
@@ -247,9 +258,8 @@ class Solver:
             super().__setattr__(name, value)
             return
         if name not in HyperParameters.__dataclass_fields__:
-            fix = "" if hasattr(self, name) else nearest(name, HyperParameters.__dataclass_fields__)
-            if fix and not name.startswith("_"):
-                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'{fix}")
+            if not name.startswith("_") and not hasattr(type(self), name):
+                self._warn_of_misspelling(name)
             super().__setattr__(name, value)
             return
         known_to_caffe = name in _IN_PARAM
@@ -258,6 +268,13 @@ class Solver:
         self.updater.change(self.iter, **{name: value})
         if known_to_caffe:
             set_field(self.param, name, value)
+
+    def _warn_of_misspelling(self, name: str) -> None:
+        """Warn of a new attribute that is called almost as a hyper-parameter is."""
+        fix = nearest(name, HyperParameters.__dataclass_fields__, _LIKELY)
+        if fix:
+            what = f"{type(self).__name__} has no setting '{name}'{fix}"
+            warnings.warn(f"{what} It is an attribute of your own now", stacklevel=3)
 
     def _heed_param(self) -> None:
         """Follow what was set in ``param``: pycaffe's users set ``solver.param.base_lr``."""
@@ -299,7 +316,7 @@ class Solver:
         Raises:
             UserError: it is another net's or another solver type's; nothing is changed.
         """
-        path = chosen_snapshot(self._run, os.fspath(state_file), check_native_snapshot, _log)
+        path = chosen_snapshot(self._run, os.fsdecode(state_file), check_native_snapshot, _log)
         if path is None:
             return
         state = check_native_snapshot(Path(path), self._run)
@@ -379,42 +396,55 @@ class Solver:
 class SGDSolver(Solver):
     """``caffe.SGDSolver`` in Python."""
 
-    solver_type = "SGD"
+    solver_type: Optional[str] = "SGD"
 
 
-class NesterovSolver(Solver):
+class NesterovSolver(SGDSolver):
     """``caffe.NesterovSolver`` in Python."""
 
     solver_type = "Nesterov"
 
 
-class AdaGradSolver(Solver):
+class AdaGradSolver(SGDSolver):
     """``caffe.AdaGradSolver`` in Python."""
 
     solver_type = "AdaGrad"
 
 
-class RMSPropSolver(Solver):
+class RMSPropSolver(SGDSolver):
     """``caffe.RMSPropSolver`` in Python."""
 
     solver_type = "RMSProp"
 
 
-class AdaDeltaSolver(Solver):
+class AdaDeltaSolver(SGDSolver):
     """``caffe.AdaDeltaSolver`` in Python."""
 
     solver_type = "AdaDelta"
 
 
-class AdamSolver(Solver):
+class AdamSolver(SGDSolver):
     """``caffe.AdamSolver`` in Python."""
 
     solver_type = "Adam"
 
 
-def get_solver(source: Source) -> Solver:
+class OtherSolver(SGDSolver):
+    """A solver of a rule that Caffe has not."""
+
+    solver_type = None
+
+
+_SOLVERS: List[Type[SGDSolver]] = [
+    SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver,
+]  # fmt: skip
+
+
+def get_solver(source: Source) -> SGDSolver:
     """Return the solver that a file describes, whatever its type."""
-    return Solver(source)
+    run = resolve_source(source)
+    rules = {NATIVE_RULES[str(cls.solver_type)].name: cls for cls in _SOLVERS}
+    return rules.get(run.rule, OtherSolver)(run)
 
 
 def _log(line: str) -> None:

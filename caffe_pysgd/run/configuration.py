@@ -93,6 +93,7 @@ class UpdateOptions(_HyperParameters):
     exact: StrictBool = True
     resume: Literal["auto", "always", "never"] = "auto"
     on_nonfinite: Optional[Literal["stop", "skip", "ignore"]] = None
+    log_outputs: StrictBool = True
     max_iter: Optional[Count] = None
     clip_gradients: Optional[Real] = None
     clip_type: Optional[str] = None

@@ -86,6 +86,7 @@ class Run:
             registered=registered or self._needs_registered_state(),
             module_path=str(self.source.parent) if self.update.names_modules() else "",
             on_nonfinite=self.configuration.on_nonfinite,
+            log_outputs=self.update.log_outputs,
         )
 
     def _parameter_settings(

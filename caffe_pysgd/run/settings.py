@@ -115,6 +115,7 @@ class UpdateSettings:
         on_nonfinite: ``stop``, ``skip`` or ``ignore`` a gradient that is not finite; empty where
             nobody looks.
         audit: what is recorded; None for nothing.
+        log_outputs: whether Caffe's log shows the rate and the size of the update.
     """
 
     rule: str
@@ -128,6 +129,7 @@ class UpdateSettings:
     module_path: str
     on_nonfinite: str = ""
     audit: Optional[AuditSettings] = None
+    log_outputs: bool = True
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""

@@ -99,6 +99,22 @@ def test_the_log_says_the_same_of_loss_rate_and_tests_and_what_was_taken_over(
     assert re.search(r"Train net output #\d: pysgd_update_l2 = 0\.\d+", logs["ours"])
 
 
+def test_the_table_of_the_train_net_is_the_native_one_where_ours_is_turned_off(
+    workdir: Path,
+) -> None:
+    write_solver(workdir, SMALL, display=3)
+    source = workdir / "run.yaml"
+    source.write_text("solver: solver.prototxt\nupdate: {log_outputs: false}\n")
+    both = Both.write(source)
+    logs = train_both(both)
+    assert_same_bits(both.final())
+    tables = {
+        name: [line.split("] ")[1] for line in log.splitlines() if "Train net output" in line]
+        for name, log in logs.items()
+    }
+    assert len(tables["stock"]) == 7 and tables["ours"] == tables["stock"]
+
+
 def test_clipping_is_logged_as_caffe_logs_it(workdir: Path) -> None:
     logs = train_both(Both.write(write_solver(workdir, SMALL, clip_gradients=0.5)))
     said = {

@@ -39,6 +39,8 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for index in range(len(top)):  # pycaffe cannot iterate over these
             top[index].reshape(1)
+            if not self.take_over.settings.log_outputs:
+                top[index].reshape(0)  # Caffe logs value by value
 
     @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:

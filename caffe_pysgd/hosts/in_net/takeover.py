@@ -44,7 +44,8 @@ class TakeOver:
         self.blobs: List[Blob] = []
         self.updater: Optional[Updater] = None
         statistics = frozenset(p.name for p in settings.parameters if p.statistic)
-        self.figures = UpdateFigures(settings.display, statistics)
+        shown = settings.display if settings.log_outputs else 0
+        self.figures = UpdateFigures(shown, statistics)
         self.observers = [self.figures, *observers_of(settings, "in-net")]
         self.recording = InNetRecording(settings, self.observers) if settings.audit else None
         self.next_iteration = 0

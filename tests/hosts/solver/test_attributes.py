@@ -117,16 +117,32 @@ def test_a_setting_that_is_not_allowed_changes_nothing(workdir: Path) -> None:
         assert everything(solver) == before
 
 
-def test_a_misspelt_hyperparameter_is_told(workdir: Path) -> None:
+def test_a_misspelt_hyperparameter_is_warned_of_and_set(workdir: Path) -> None:
     solver = get_solver(write_solver(workdir, SMALL))
-    with pytest.raises(AttributeError, match=r"'momentm'; did you mean 'momentum'?"):
+    with pytest.warns(UserWarning) as warned:
         solver.momentm = 0.5
-    solver.notes = "an attribute of one's own is all right"
+        solver.momentm = 0.6
+    assert [str(one.message) for one in warned] == [
+        "SGDSolver has no setting 'momentm'; did you mean 'momentum'? It is an attribute of your "
+        "own now"
+    ]
+    assert warned[0].filename == __file__
+    assert (solver.momentm, solver.momentum) == (0.6, np.float32(0.9))
+
+
+def test_a_programs_own_attributes_can_be_set(
+    workdir: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    solver = get_solver(write_solver(workdir, SMALL))
+    for name in ("iters", "lr_", "lrs", "notes", "train_loss", "params", "net_file", "_powers"):
+        setattr(solver, name, [name])
+        assert getattr(solver, name) == [name]
+    assert not recwarn.list
 
 
 def test_an_unknown_attribute_is_an_attribute_error(workdir: Path) -> None:
     solver = get_solver(write_solver(workdir))
-    with pytest.raises(AttributeError, match="'Solver' has no attribute 'momentun'"):
+    with pytest.raises(AttributeError, match="'SGDSolver' has no attribute 'momentun'"):
         solver.momentun  # noqa: B018
 
 

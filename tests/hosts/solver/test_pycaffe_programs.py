@@ -6,8 +6,12 @@ import gc
 from pathlib import Path
 from typing import Any, Dict, List
 
+import caffe
+import numpy as np
 import pytest
+from helpers.hosts import Make
 from helpers.nets import RULES_OF_CAFFE, write_solver
+from helpers.solvers import native, snapshot_name
 
 import caffe_pysgd
 from caffe_pysgd import UserError, get_solver
@@ -21,6 +25,56 @@ def test_a_class_refuses_a_file_of_another_type(workdir: Path, rule: str) -> Non
     with pytest.raises(UserError, match=said):
         getattr(caffe_pysgd, f"{other}Solver")(path)
     assert get_solver(path).param.type == rule
+
+
+@pytest.mark.parametrize("rule", RULES_OF_CAFFE)
+def test_the_classes_are_related_as_those_of_pycaffe(workdir: Path, rule: str) -> None:
+    path = write_solver(workdir, type=rule, **RULES_OF_CAFFE[rule])
+    stock, ours = type(native(path)), type(get_solver(path))
+    assert ours is getattr(caffe_pysgd, stock.__name__)
+    names = [cls.__name__ for cls in stock.__mro__]
+    assert [cls.__name__ for cls in ours.__mro__[:-1]] == names[: names.index("Solver") + 1]
+    assert issubclass(caffe_pysgd.AdamSolver, caffe_pysgd.SGDSolver)
+
+
+def test_a_rule_that_caffe_has_not_is_an_sgd_solvers(workdir: Path) -> None:
+    write_solver(workdir)
+    (workdir / "run.yaml").write_text("solver: solver.prototxt\nupdate: {rule: lion}\n")
+    assert isinstance(get_solver(workdir / "run.yaml"), caffe_pysgd.SGDSolver)
+
+
+def test_a_class_of_a_programs_own_is_of_its_type(workdir: Path) -> None:
+    class Mine(caffe_pysgd.SGDSolver):
+        steps = 0
+
+        def step(self, iterations: int) -> None:
+            self.steps += iterations
+            super().step(iterations)
+
+    solver = Mine(str(write_solver(workdir)))
+    solver.step(2)
+    assert (type(solver), solver.steps, solver.iter) == (Mine, 2, 2)
+
+
+def test_paths_may_be_bytes_as_in_pycaffe(workdir: Path, make: Make) -> None:
+    path = write_solver(workdir, max_iter=3)
+    assert caffe.get_solver(bytes(path)).iter == 0
+    solver = make(bytes(path))
+    solver.step(2)
+    solver.snapshot()
+    solver.solve(bytes(snapshot_name(path, 2)))
+    assert solver.iter == 3
+
+
+@pytest.mark.parametrize("number", [2.0, "2", None, np.float32(2)])
+def test_a_number_of_iterations_that_is_none_is_a_type_error(
+    workdir: Path, make: Make, number: Any
+) -> None:
+    path = write_solver(workdir)
+    for solver in (native(path), make(path)):
+        with pytest.raises(TypeError):
+            solver.step(number)
+        assert solver.iter == 0
 
 
 NOTEBOOK = """
