@@ -14,6 +14,7 @@ from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.hosts.backend import learnable_blobs, resolve_source
 from caffe_pysgd.hosts.build import build_updater
 from caffe_pysgd.hosts.snapshot_writer import adopt_state
+from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
@@ -136,7 +137,7 @@ class Shadow:
     """
 
     def __init__(self, solver: Solver, run: Run, snapshot: Optional[PathLike] = None) -> None:
-        self.run = run
+        self.run = run = run if run.parameters else with_parameters_of(run, solver.net)
         self._solver = weakref.ref(solver)
         self._blobs = _blobs(run, solver.net)
         copies = [_Copy(np.array(blob.data), np.array(blob.diff)) for blob in self._blobs]

@@ -39,7 +39,8 @@ def resolve(
         iterations: replaces ``max_iter``.
         level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
             which has no command line.
-        in_copy: the train net is built in a copy of this process, and not as by ``caffe train``.
+        in_copy: the train net is built in a copy of this process, and not as by ``caffe train``;
+            where that does not work, the run has no parameters yet.
 
     Raises:
         UserError: anything that would stop the run later.
@@ -68,7 +69,7 @@ def resolve(
     state = train_state(solver, net, level, stages)
     parameters = rehearse(configuration.solver, solver, where, state, in_copy)
     run = Run(source, configuration, solver, h, where, net, state, (), (), rule)
-    return _with_parameters(run, parameters)
+    return _with_parameters(run, parameters) if parameters else run
 
 
 def _with_parameters(run: Run, parameters: List[LearnableParameter]) -> Run:
@@ -84,7 +85,8 @@ def with_parameters_of(run: Run, net: Net) -> Run:
     """Return a run with the parameters of its train net as it was built in this process.
 
     Raises:
-        UserError: they are others than the multipliers in the YAML were written for.
+        UserError: it was built without the multipliers in the YAML, because they were not known to
+            be these.
     """
     built = parameters_of(net, run.where)
     run = _with_parameters(run, built)
@@ -93,8 +95,8 @@ def with_parameters_of(run: Run, net: Net) -> Run:
             np.float32(found.decay_mult) != np.float32(parameter.decay_mult)
         ):
             raise UserError(
-                f"{run.where}: {parameter.name}: is new each time that the net is built, and the "
-                f"multipliers in {run.source} came too late; write them into the net file"
+                f"{run.source}: the multipliers of {parameter.name} came too late: only this "
+                f"program can build its net; write them into {run.where}"
             )
     return run
 

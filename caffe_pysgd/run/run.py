@@ -30,7 +30,8 @@ class Run:
         where: where the train net is written.
         net: its ``NetParameter``, with the YAML's multipliers written in.
         state: the ``NetState`` of the train net.
-        parameters: the learnable parameters in Caffe's order.
+        parameters: the learnable parameters in Caffe's order; none where only the program that is
+            going to build the net can.
         groups: for each of them the YAML's group that applies to it.
         rule: the update rule's name.
     """

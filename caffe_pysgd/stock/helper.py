@@ -33,7 +33,7 @@ _PROGRAM = f"import sys; del sys.path[0]; from {__name__} import _serve; _serve(
 
 _IDLE_SECONDS = 10
 
-# A copy that has done nothing for so long waits for a thread that it has no copy of.
+# A copy that has done nothing for so long waits for a thread of which there is no copy.
 _STUCK_SECONDS = 10
 
 
@@ -58,14 +58,34 @@ def run_with_caffe(task: Callable[..., None], *arguments: str) -> Outcome:
     return _run_in_helper(task, arguments, None)
 
 
-def run_in_copy(task: Callable[..., None], *arguments: str) -> Outcome:
+def run_with_path(task: Callable[..., None], *arguments: str) -> Outcome:
+    """Run such a function there with this process's ``sys.path``."""
+    return _run_in_helper(task, arguments, sys.path)
+
+
+def run_in_copy(task: Callable[..., None], *arguments: str) -> Optional[Outcome]:
     """Run such a function in a copy of this process, Caffe, modules and all.
 
-    Where a copy would not work, because this process holds a GPU or a lock that another thread is
-    to release, a process of its own runs it, which has this one's path at least.
+    Return None where a copy does not work: this process holds a GPU, or a lock that another thread
+    is to release.
     """
-    outcome = None if _holds_gpu() else _run_in_fork(task, arguments)
-    return outcome or _run_in_helper(task, arguments, sys.path)
+    if _holds_gpu():
+        return None
+    with tempfile.TemporaryFile(prefix="caffe-pysgd-") as log:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any thread
+            child = os.fork()
+        if child == 0:
+            os.setsid()  # it, and what its layers start, can be ended as one
+            os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            _perform(lambda: task(*arguments))
+        ended = False
+        try:
+            ended = _ends(child)
+        finally:
+            status = _end(child)
+        return Outcome(_code(status), _read_log(log)) if ended else None
 
 
 class _Helper:
@@ -174,56 +194,36 @@ def _holds_gpu() -> bool:
     return any(name.startswith("/dev/nvidia") for name in opened)
 
 
-def _run_in_fork(task: Callable[..., None], arguments: Tuple[str, ...]) -> Optional[Outcome]:
-    """Run a task in a copy of this process; return None where that is stuck."""
-    with tempfile.TemporaryFile(prefix="caffe-pysgd-") as log:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any thread
-            child = os.fork()
-        if child == 0:
-            os.setsid()  # it, and what its layers start, can be ended as one
-            os.dup2(log.fileno(), 2)
-            sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-            _perform(lambda: task(*arguments))
-        try:
-            status = _wait_for(child)
-        finally:
-            _end(child)
-        return None if status is None else Outcome(_code(status), _read_log(log))
-
-
-def _wait_for(child: int) -> Optional[int]:
-    """Return a child's status when it has ended; None where it is stuck."""
+def _ends(child: int) -> bool:
+    """Wait for a child; return whether it ended, and is not stuck."""
     busy, since, pause = -1, 0.0, 0.001
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status
-        now = time.monotonic()
-        if _ticks(child) != busy:
-            busy, since = _ticks(child), now
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        ticks, now = _ticks(child), time.monotonic()
+        if ticks != busy:
+            busy, since = ticks, now
         elif now - since > _STUCK_SECONDS:
-            return None
+            return False
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
+    return True
 
 
 def _ticks(child: int) -> int:
     """Return the processor time that a process has used, in the system's ticks."""
-    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
     return int(fields[11]) + int(fields[12])
 
 
-def _end(child: int) -> None:
-    """End a child, if it has not ended, and all that it started."""
+def _end(child: int) -> int:
+    """End a child, if it has not ended, and all that it started; return its status."""
     try:
         os.killpg(child, signal.SIGKILL)
-    except OSError:  # nobody is left
-        return
-    try:
-        os.waitpid(child, 0)
-    except ChildProcessError:  # it had ended, and left somebody behind
-        return
+    except OSError:  # it has no group of its own yet
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def _code(status: int) -> int:

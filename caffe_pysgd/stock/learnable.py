@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe
+from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe, run_with_path
 from caffe_pysgd.stock.net_file import included_layers
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
@@ -59,6 +59,9 @@ def rehearse(
 ) -> List[LearnableParameter]:
     """Let another process build a solver's nets; return the train net's learnable parameters.
 
+    Return none where a copy of this process is wanted and does not work, and a process with no more
+    than its path cannot build them either: that does not say that this one cannot.
+
     Args:
         path, solver: the solver file, for messages, and the ``SolverParameter`` in it.
         where: where the train net is written, for messages.
@@ -74,11 +77,15 @@ def rehearse(
     # What is of no matter to the nets, and what only Python's update knows.
     stated.type, stated.lr_policy = "SGD", "fixed"
     stated.snapshot = 0  # else it wants to write where snapshots go
-    run = run_in_copy if in_copy else run_with_caffe
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
         prototxt.write_text(to_text(stated), encoding="utf-8")
-        outcome = run(_build_here, str(prototxt), str(answer))
+        task = (_build_here, str(prototxt), str(answer))
+        outcome = run_in_copy(*task) if in_copy else run_with_caffe(*task)
+        if outcome is None:
+            outcome = run_with_path(*task)
+            if outcome.status != 0:
+                return []
         if outcome.status != 0:
             reason = pycaffe.failure_reason(outcome.log)
             raise UserError(f"{path}: Caffe cannot build its nets: {reason}")

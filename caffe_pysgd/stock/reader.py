@@ -71,8 +71,9 @@ def read_as_caffe(path: Path, kind: str) -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         answer = Path(directory, "message")
-        run = run_in_copy if pycaffe.is_loaded() else run_with_caffe
-        outcome = run(_read_here, kind, str(path), str(answer))
+        task = (_read_here, kind, str(path), str(answer))
+        outcome = run_in_copy(*task) if pycaffe.is_loaded() else None
+        outcome = outcome or run_with_caffe(*task)
         if outcome.status == _REFUSED:
             raise Refused(outcome.log)
         if outcome.status == _NOT_UTF8:

@@ -183,29 +183,43 @@ def test_what_would_abort_is_told_before_it_can(workdir: Path) -> None:
     assert said.count("Unknown layer type: InerProduct") == 2
 
 
-def test_a_copy_that_waits_for_a_thread_of_the_program_is_given_up(workdir: Path) -> None:
-    """A lock that another thread holds at the fork is held in the copy for ever."""
-    write_solver(workdir, net_with_layer("layer"))
-    (workdir / "layer.py").write_text(
-        "import caffe\nfrom locked import lock\ncfg = {'width': 2}\n"
-        + LAYER.replace(
-            "(self, bottom, top):\n", "(self, bottom, top):\n        lock.acquire()\n", 1
-        )
-    )
-    (workdir / "locked.py").write_text("import threading\nlock = threading.Semaphore(1)\n")
-    program = """
-import threading, time
-import caffe_pysgd
+# What another thread holds when the copy is made is held in it for ever; here it is released.
+WAITING = (
+    """
+import threading
+import caffe, caffe_pysgd
 from caffe_pysgd.stock import helper
-from locked import lock
-helper._STUCK_SECONDS = 0.5
-lock.acquire()
-threading.Timer(2, lock.release).start()
-solver = caffe_pysgd.get_solver("solver.prototxt")
-solver.step(1)
-print("trained")
+cfg, lock = {"width": 4}, threading.Semaphore(1)
+helper._STUCK_SECONDS = 0.3
 """
-    assert run_script(workdir, program) == "trained\n"
+    + LAYER.replace("bottom, top):\n", "bottom, top):\n        with lock: pass\n", 1)
+    + """
+for make in (caffe_pysgd.get_solver, caffe_pysgd.take_over):
+    lock.acquire()
+    threading.Timer(3, lock.release).start()
+"""
+)
+
+
+def test_where_no_copy_can_build_the_net_the_program_builds_it(workdir: Path) -> None:
+    write_solver(workdir, net_with_layer("__main__"))
+    look = "    print(make('solver.prototxt').net.params['out'][0].data.shape)\n"
+    assert run_script(workdir, WAITING + look) == "(3, 4)\n" * 2
+
+
+def test_multipliers_that_come_too_late_are_refused(workdir: Path) -> None:
+    write_solver(workdir, net_with_layer("__main__"))
+    (workdir / "run.yaml").write_text(
+        "solver: solver.prototxt\nupdate: {params: [{match: out/0, lr_mult: 0}]}\n"
+    )
+    told = (
+        "    try:\n        make('run.yaml')\n"
+        "    except caffe_pysgd.UserError as error:\n        print(error)\n"
+    )
+    assert run_script(workdir, WAITING + told) == 2 * (
+        "run.yaml: the multipliers of out/0 came too late: only this program can build its net; "
+        f"write them into {workdir}/solver_net.prototxt\n"
+    )
 
 
 def test_the_modules_of_pycaffe_are_modules_of_ours_and_the_same(workdir: Path) -> None:

@@ -64,6 +64,8 @@ def _resolve(solver: Any) -> Run:
         )
     run = solver if isinstance(solver, Run) else resolve_source(solver)
     run.refuse_beyond_caffe()
+    if not run.parameters:
+        raise UserError(f"{run.where}: only this program can build it, and no copy of it can")
     return seeded(run)
 
 
