@@ -183,6 +183,25 @@ def test_what_would_abort_is_told_before_it_can(workdir: Path) -> None:
     assert said.count("Unknown layer type: InerProduct") == 2
 
 
+def test_what_a_layer_starts_in_the_copy_ends_with_it(workdir: Path) -> None:
+    write_solver(workdir, net_with_layer("__main__"))
+    starts = "bottom, top):\n        started.append(subprocess.Popen(SLEEP))\n"
+    program = f"""
+import os, subprocess, sys
+import caffe, caffe_pysgd
+cfg, started = {{"width": 2}}, []
+SLEEP = [sys.executable, "-c", f"import time; time.sleep(60) # {{os.getpid()}}"]
+{LAYER.replace("bottom, top):", starts, 1)}
+solver = caffe_pysgd.get_solver("solver.prototxt")
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    command = open(f"/proc/{{pid}}/cmdline").read().split(chr(0))
+    if SLEEP[-1] in command:
+        print(int(pid) == started[0].pid)
+started[0].kill()
+"""
+    assert run_script(workdir, program) == "True\n"
+
+
 # What another thread holds when the copy is made is held in it for ever; here it is released.
 WAITING = (
     """
