@@ -24,7 +24,7 @@ def describe() -> Dict[str, str]:
         "threads of the fused kernels": str(thread_count()),
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "as the machine has cores"),
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("numpy", "numba", "llvmlite", "caffe-pysgd")},
+        **{name: _version(name) for name in ("numpy", "llvmlite", "caffe-pysgd")},
     }
 
 

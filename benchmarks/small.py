@@ -1,8 +1,7 @@
 """What a small net pays for an update in Python: per parameter blob, and once at start.
 
 The blobs hold next to nothing, so all that is measured is the way to the arithmetic. The start is
-that of a process of its own, from choosing the kernels to the end of the first update; first with
-an empty cache of compiled code (which numba fills), then with a full one.
+that of a process of its own, from choosing the kernels to the end of the first update.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -48,15 +46,14 @@ def main() -> None:
     result: Dict[str, Any] = {"machine": describe(), "rules": {}}
     print_machine(result["machine"])
     table = Table(title="microseconds per blob; seconds of the start of fused")
-    for column in ("rule", *KERNELS, "first start", "later starts"):
+    for column in ("rule", *KERNELS, "start"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for rule in arguments.rules:
         blobs = per_blob(rule, arguments.pairs)
         starts = seconds_of_starts(rule, min(5, arguments.pairs))
         result["rules"][rule] = {"seconds per blob": blobs, "starts": starts}
         microseconds = [f"{1e6 * statistics.median(blobs[name]):.2f}" for name in KERNELS]
-        later = f"{statistics.median(starts[1:]):.2f}"
-        table.add_row(rule, *microseconds, f"{starts[0]:.2f}", later)
+        table.add_row(rule, *microseconds, f"{statistics.median(starts):.2f}")
     console().print(table)
     write_figures(arguments.json, result)
 
@@ -84,15 +81,10 @@ def per_blob(rule: str, pairs: int) -> Dict[str, List[float]]:
     return seconds
 
 
-def seconds_of_starts(rule: str, later: int) -> List[float]:
-    """Return the seconds of one start with an empty cache, and of some later ones."""
-    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as cache:
-        environment = {**os.environ, "CAFFE_PYSGD_CACHE": cache}
-        command = [sys.executable, __file__, "--start", rule]
-        return [
-            float(subprocess.check_output(command, env=environment, text=True))
-            for _ in range(later + 1)
-        ]
+def seconds_of_starts(rule: str, count: int) -> List[float]:
+    """Return the seconds of some starts."""
+    command = [sys.executable, __file__, "--start", rule]
+    return [float(subprocess.check_output(command, text=True)) for _ in range(count)]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.version import __version__
 
-_PACKAGES = ("numpy", "protobuf", "numba", "h5py", "mpi4py")
+_PACKAGES = ("numpy", "protobuf", "llvmlite", "h5py", "mpi4py")
 
 # Libraries by which the bits of a gradient may differ from one machine to another.
 _BLAS = re.compile(r"/lib(open|c|g|f77)?blas|/libmkl|/libatlas|/libblis|/libcublas")

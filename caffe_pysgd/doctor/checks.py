@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterable, Iterator, List
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -92,39 +92,46 @@ def _reader() -> Finding:
 
 def _kernels() -> Iterator[Finding]:
     # Not at the top: what it imports may be what is broken.
+    from caffe_pysgd.update import RULES
     from caffe_pysgd.update.fused import FusedKernels
     from caffe_pysgd.update.kernels import CaffeKernels, MissingSymbols
 
+    native = "native (the native solver's bits), numpy"
     try:
         CaffeKernels(pycaffe.library_path())
         try:
             fused = FusedKernels(pycaffe.library_path())
-            rounding = "once (fused multiply-add)" if fused.rounds_once else "twice"
-            yield Finding("kernels", "fused and native (the native solver's bits), numpy")
-            yield Finding("axpy rounds", rounding)
-            yield from _passes(fused)
+            unfused = refused_passes(fused, RULES.values())
+            same = [name for name in RULES if name not in unfused]
+            yield Finding("kernels", f"fused and {native}" if same else native)
+            yield Finding(
+                "axpy rounds", "once (fused multiply-add)" if fused.rounds_once else "twice"
+            )
+            yield Finding("fused passes", f"same bits as native: {', '.join(same) or 'none'}")
+            for name, reason in unfused.items():
+                yield Finding(f"{name} not fused", f"native instead: {reason}")
         except UserError as error:
-            yield Finding("kernels", "native (the native solver's bits), numpy")
+            yield Finding("kernels", native)
             yield Finding("no fused kernels", str(error))
     except MissingSymbols as missing:
         yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
     yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")
 
 
-def _passes(kernels: Any) -> Iterator[Finding]:
-    """Compile every native rule's pass, run it, and compare it with Caffe's operations."""
+def refused_passes(kernels: Any, rules: Iterable[Any]) -> Dict[str, str]:
+    """Compile rules' passes, run them, and compare them with Caffe's operations.
+
+    Return the rules whose passes cannot be used, and why.
+    """
     import numpy as np
 
-    from caffe_pysgd.update import NATIVE_RULES, HyperParameters, Parameter, Updater
+    from caffe_pysgd.update import HyperParameters, Parameter, Updater
 
     h = HyperParameters(base_lr=np.float32(0.01))
-    for rule in NATIVE_RULES.values():
+    for rule in rules:
         parameter = Parameter("doctor", np.zeros(1, np.float32), np.zeros(1, np.float32))
         Updater([parameter], h, rule(), kernels).prepare()
-    for name, reason in kernels.unfused.items():
-        yield Finding(f"{name} not fused", f"native instead: {reason}")
-    same = [rule.name for rule in NATIVE_RULES.values() if rule.name not in kernels.unfused]
-    yield Finding("fused passes", f"same bits as native: {', '.join(same) or 'none'}")
+    return dict(kernels.unfused)
 
 
 def _loaded_blas() -> List[str]:

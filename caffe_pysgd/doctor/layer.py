@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import json
+from importlib import metadata
 from typing import Any, Callable, Dict
 
+from caffe_pysgd.doctor.checks import refused_passes
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 
 _caffe: Any = pycaffe.compiled()
@@ -46,11 +49,28 @@ def _optional(name: str) -> Callable[[], str]:
     return version
 
 
+def _llvmlite() -> str:
+    """Try the simplest pass; where it cannot be used, training goes on without."""
+    from caffe_pysgd.update import NATIVE_RULES
+    from caffe_pysgd.update.fused import FusedKernels
+    from caffe_pysgd.update.kernels import MissingSymbols
+
+    try:
+        kernels = FusedKernels(pycaffe.library_path())
+    except MissingSymbols:
+        return "not tried: no Caffe's bits to compare with"
+    except UserError as error:
+        return f"native instead: {error}"
+    for reason in refused_passes(kernels, [NATIVE_RULES["SGD"]]).values():
+        return f"native instead: {reason}"
+    return metadata.version("llvmlite")
+
+
 ATTEMPTS: Dict[str, Callable[[], str]] = {
     "numpy": _numpy,
     "protobuf": _protobuf,
     "h5py": _optional("h5py"),
-    "numba": _optional("numba"),
+    "llvmlite": _llvmlite,
 }
 
 

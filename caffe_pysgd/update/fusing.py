@@ -51,7 +51,10 @@ class Fusing:
         rule = group[0].rule
         fused = self._kernels.fuse(name, rule, group, checked=not is_own(rule))
         if fused and isinstance(self._kernels, FusedKernels):
-            found = first_difference(self._kernels, name, rule, group[0].h, decay)
+            try:
+                found = first_difference(self._kernels, name, rule, group[0].h, decay)
+            except Untraceable as reason:
+                found = str(reason)
             if found:
                 self._kernels.unfused[name] = f"its pass fails the self-check: {found}"
                 return None

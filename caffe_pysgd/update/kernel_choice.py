@@ -39,9 +39,12 @@ def make_kernels(name: str, library_path: Optional[str], exact: bool = True) -> 
 def _fastest(library_path: Optional[str], exact: bool) -> Kernels:
     try:
         return FusedKernels(library_path, exact)
-    except UserError:
-        pass
+    except UserError as error:
+        reason = str(error)
+    kernels: Kernels
     try:
-        return CaffeKernels(library_path)
+        kernels = CaffeKernels(library_path)
     except MissingSymbols:
-        return NumpyKernels()
+        kernels = NumpyKernels()
+    kernels.unfused["rules"] = reason
+    return kernels

@@ -1,19 +1,19 @@
-"""The fused kernels: beyond the conformance suite, their figures, their cache and their probe."""
+"""The fused kernels beyond the conformance suite: figures, the probe, other processors."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import platform
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.observers import Arrays, Figures
 
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import (
+    NATIVE_NAMES,
     RULES,
     HyperParameters,
     Parameter,
@@ -24,8 +24,8 @@ from caffe_pysgd.update import (
     self_check,
 )
 from caffe_pysgd.update.bits import other_bits
-from caffe_pysgd.update.fused import FusedKernels, objects, probe, update
-from caffe_pysgd.update.kernels.caffe import CaffeKernels
+from caffe_pysgd.update.fused import FusedKernels, machine, probe, update
+from caffe_pysgd.update.kernels import CaffeKernels, NumpyKernels
 from caffe_pysgd.update.statistics import CHUNK, norm
 
 F = np.float32
@@ -260,13 +260,15 @@ def test_auto_falls_back_where_no_pass_matches(monkeypatch: Any) -> None:
 
 def test_a_pass_that_cannot_be_compiled_gives_way_to_native(monkeypatch: Any) -> None:
     def load(variant: Any) -> Any:
-        raise AssertionError(["NRT_MemInfo_call_dtor"])
+        raise RuntimeError("LLVM IR parsing error")
 
     fused, native = updater("fused", "adam"), updater("native", "adam")
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "load", load)
+        patch.setattr(machine, "load", load)
         fused.prepare()
-    assert "AssertionError: ['NRT_MemInfo_call_dtor']" in fused.kernels.unfused["adam"]
+    assert fused.kernels.unfused == {
+        "adam": "its pass cannot be compiled: RuntimeError: LLVM IR parsing error"
+    }
     for some in (fused, native):
         fill(some, 0)
         some.step(0)
@@ -274,7 +276,7 @@ def test_a_pass_that_cannot_be_compiled_gives_way_to_native(monkeypatch: Any) ->
 
 
 def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
-    load = objects.load
+    load = machine.load
 
     def inexact(variant: Any) -> Any:
         return load(variant._replace(rounds_once=not variant.rounds_once))
@@ -282,7 +284,7 @@ def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
     monkeypatch.setattr(self_check, "_FOUND", {})
     fused, native = updater("fused", "nesterov"), updater("native", "nesterov")
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "load", inexact)
+        patch.setattr(machine, "load", inexact)
         fused.prepare()
     assert "fails the self-check: " in fused.kernels.unfused["nesterov"]
     for some in (fused, native):
@@ -313,47 +315,48 @@ def test_the_passes_that_round_twice_are_those_of_numpy(monkeypatch: Any) -> Non
         assert_same(fused, plain)
 
 
-# -- the compiled code on disk --------------------------------------------------------------------
-
-PROGRAM = """
-import sys, numpy as np
-from caffe_pysgd.update import RULES, HyperParameters
-from caffe_pysgd.update.fused import objects
-from caffe_pysgd.update.fused.program import trace
-one = np.ones(1, np.float32)
-(program,) = trace(RULES["sgd"](), HyperParameters(momentum=0.9), one, one, 0).programs
-objects.load(objects.Variant(program, False, True, True, False))
-print("numba" in sys.modules)
-"""
+# -- other processors, and an LLVM that does not work ---------------------------------------------
 
 
-def run(cache: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "CAFFE_PYSGD_CACHE": str(cache), **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of that kind")
+@pytest.mark.parametrize("name, needed", [("x86-64", "sse2"), ("haswell", "avx2")])
+@pytest.mark.parametrize("rule", [*sorted(NATIVE_NAMES), "amsgrad", "lamb"])
+def test_shorter_vectors_have_the_same_bits(
+    name: str, needed: str, rule: str, monkeypatch: Any
+) -> None:
+    _, features = machine.processor()
+    if not features[needed]:
+        pytest.skip(f"this processor has no {needed}")
+    has_fma = name == "haswell"
+    monkeypatch.setattr(machine, "processor", lambda: (name, {"fma": has_fma}))
+    monkeypatch.setattr(machine, "load", machine.load.__wrapped__)
+    monkeypatch.setattr(self_check, "_FOUND", {})
+    fused, native = (updater(k, rule, [Figures()]) for k in ("fused", "native"))
+    if not has_fma:  # as a BLAS would on such a processor
+        monkeypatch.setattr(fused.kernels, "rounds_once", False)
+        for some in (fused, native):
+            monkeypatch.setattr(some.kernels, "axpy", Rounding("twice").axpy)
+            monkeypatch.setattr(some.kernels, "axpby", partial(NumpyKernels.axpby, some.kernels))
+    for iteration in range(3):
+        for some in (fused, native):
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(fused, native)
+    assert fused.observers[0].heard == native.observers[0].heard  # type: ignore[attr-defined]
+    assert fused.kernels.unfused == {}
 
 
-def test_the_second_start_does_without_numba(tmp_path: Path) -> None:
-    assert run(tmp_path).communicate()[0] == "True\n"
-    assert run(tmp_path).communicate()[0] == "False\n"
-    (code,) = tmp_path.iterdir()
-    code.write_bytes(code.read_bytes()[:-100])  # damaged: LLVM would end the process
-    assert run(tmp_path).communicate()[0] == "True\n"
-    assert run(tmp_path).communicate()[0] == "False\n"
+@pytest.mark.parametrize(
+    "error", [OSError("libstdc++ is\ntoo old"), AttributeError("create_mcjit_compiler")]
+)
+def test_an_llvm_that_does_not_work_gives_way_to_native(error: Any, monkeypatch: Any) -> None:
+    def processor() -> Any:
+        raise error
 
-
-def test_many_processes_may_start_at_once(tmp_path: Path) -> None:
-    processes = [run(tmp_path) for _ in range(4)]
-    assert [p.communicate()[0] in ("True\n", "False\n") for p in processes] == [True] * 4
-    assert [p.returncode for p in processes] == [0] * 4
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
-    nowhere = tmp_path / "file"
-    nowhere.write_text("")
-    process = run(nowhere / "below a file")
-    assert process.communicate()[0] == "True\n" and process.returncode == 0
+    monkeypatch.setattr(machine, "processor", processor)
+    kernels = make_kernels("auto", LIBRARY)
+    assert kernels.name == "native"
+    expected = " ".join(f"llvmlite does not work here: {type(error).__name__}: {error}".split())
+    assert kernels.unfused == {"rules": f"kernels: fused: {expected}"}
+    with pytest.raises(UserError, match="llvmlite does not work here"):
+        make_kernels("fused", LIBRARY)

@@ -1,4 +1,4 @@
-"""Kernels that update a parameter in one pass over memory, compiled by numba; an optional extra.
+"""Kernels that update a parameter in one pass over memory, compiled by LLVM; an optional extra.
 
 Caffe's update walks over memory up to thirteen times and calls powf for each element. These take a
 block of a parameter from its gradient to its new weights while it is in the cache, on all cores,
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Callable, Optional, Sequence
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.update.fused import objects
+from caffe_pysgd.update.fused import machine
 from caffe_pysgd.update.fused.probe import rounds_once
 from caffe_pysgd.update.fused.program import Program, Untraceable
 from caffe_pysgd.update.fused.update import FusedUpdate, Leaves
@@ -27,7 +27,7 @@ class FusedKernels(CaffeKernels):
         exact: libm's powers; else the correctly rounded ones, faster still, not Caffe's bits.
 
     Raises:
-        UserError: numba is not installed, or this Caffe rounds in a way that no pass matches.
+        UserError: llvmlite is not there or does not work, or no pass rounds as this Caffe does.
         MissingSymbols: there is no Caffe whose bits these could be.
     """
 
@@ -35,10 +35,9 @@ class FusedKernels(CaffeKernels):
 
     def __init__(self, library_path: Optional[str], exact: bool = True) -> None:
         super().__init__(library_path)
-        if not objects.available():
-            raise UserError(
-                "kernels: fused: numba is not installed; pip install 'caffe-pysgd[fused]'"
-            )
+        reason = machine.why_not()
+        if reason:
+            raise UserError(f"kernels: fused: {reason}")
         self.exact = exact
         self.rounds_once = rounds_once(library_path)
 
@@ -53,14 +52,22 @@ class FusedKernels(CaffeKernels):
             return FusedUpdate(rule, parameters, compiled, keeps=not checked)
         except Untraceable as reason:
             self.unfused[name] = str(reason)
-        except Exception as error:  # a mix of compiler versions can raise anything
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            self.unfused[name] = f"its pass cannot be compiled: {what[:200]}"
         return None
 
-    def _compiled(self, program: Program, l1: bool, checked: bool) -> Callable[..., int]:
-        variant = objects.Variant(program, l1, self.rounds_once, self.exact, checked)
-        return objects.load(variant)
+    def _compiled(
+        self, program: Program, figures: bool, l1: bool, checked: bool
+    ) -> Callable[..., None]:
+        """Return a pass.
+
+        Raises:
+            Untraceable: it cannot be compiled.
+        """
+        variant = machine.Variant(program, l1, self.rounds_once, self.exact, checked, figures)
+        try:
+            return machine.load(variant)
+        except Exception as error:  # a mix of versions can raise anything
+            what = machine.in_one_line(error)
+            raise Untraceable(f"its pass cannot be compiled: {what}") from error
 
 
 __all__ = ["FusedKernels", "FusedUpdate", "Leaves", "Untraceable"]

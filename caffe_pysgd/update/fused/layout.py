@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_pysgd.update.statistics import LANES
+
 BLOCK = 1024  # values that a pass takes through all its stages while they are in the first cache
 
 # One row per parameter: addresses of data and diff, then of the state slots.
 DATA, DIFF, SLOTS = 0, 1, 2
 
 # One row per parameter, float32: what happens to the gradient, a zero that the compiler does not
-# know to be one (``elements.opaque`` says what for), then the rule's own scalars.
+# know to be one (``Values.opaque`` says what for), then the rule's own scalars.
 CLIP, NORMALIZATION, DECAY, NOTHING, RULE = 0, 1, 2, 3, 4
 
 # One row per chunk: the parameter's row, the first value, how many values; and, from a pass that
@@ -19,25 +21,35 @@ CLIP, NORMALIZATION, DECAY, NOTHING, RULE = 0, 1, 2, 3, 4
 ROW, START, COUNT, UNFIT, UNFIT_AT, UNFIT_GRADIENT = range(6)
 CHUNK_COLUMNS = 6
 
-# One row per chunk and quantity, float64: sums, extremes and counts over the chunk.
-TOTAL, SUMSQ, MIN, MAX, ZEROS, NONFINITE = range(6)
-FIGURES = 6
+# For each chunk and quantity: sums, extremes and counts over the chunk, lane by lane.
+FIGURES = np.dtype(
+    [
+        ("total", np.float64, LANES),
+        ("sumsq", np.float64, LANES),
+        ("min", np.float32, LANES),
+        ("max", np.float32, LANES),
+        ("zeros", np.int32, LANES),
+        ("nonfinite", np.int64),
+    ]
+)
+NO_FIGURES = np.array((0, 0, np.inf, -np.inf, 0, 0), FIGURES)
 GRADIENT, REGULARIZED, UPDATE, NEW_DATA, FIRST_SLOT = range(5)
 
 # What is left in the diffs.
 LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING = range(3)
 
-# Per thread: a mark per value, a list of eights of marks, then arrays as long as a block, then for
-# each quantity the lanes of its figures, or for each norm those of its squares.
-MARKS, LISTED, ARRAYS = 0, 2 * BLOCK, 4 * BLOCK
-LANES_BYTES = 512
+# Per thread: a list of vectors in which values are left to be computed one by one (each the index
+# of its first value, and a bit for each of its values); then arrays as long as a block: of what the
+# rule sees and of the update, or of what norms are wanted of.
+LISTED, ARRAYS = 0, 8 * (BLOCK // LANES + 1)
+SEEN, UPDATES = 0, 1
 
 
 def array_at(number: int) -> int:
-    """Return where an array as long as a block begins in the scratch."""
+    """Return where an array as long as a block begins in the scratch, in bytes."""
     return ARRAYS + 4 * BLOCK * number
 
 
-def scratch(arrays: int, lanes: int) -> np.ndarray:
+def scratch(norms: int) -> np.ndarray:
     """Return one thread's scratch."""
-    return np.zeros(array_at(arrays) + lanes * LANES_BYTES, np.uint8)
+    return np.zeros(array_at(max(UPDATES + 1, norms)), np.uint8)

@@ -1,350 +1,261 @@
-"""One pass over memory: from the gradient to the new weights, block by block.
+"""One pass over memory: from the gradient to the new weights, sixteen values at a time.
 
-What ``Updater`` composes of vector operations happens here to a block of 1,024 values while they
-are in the cache: clip, normalize, regularize, rule, apply; and, where figures are wanted, their
-sums and extremes. The rule's part is made from its program, so the source of a pass is put together
-here and then compiled.
+What ``Updater`` composes of vector operations happens here to values while they are in registers:
+clip, normalize, regularize, rule, apply. Where figures are wanted, their sums and extremes are
+taken of a block of 1,024 values while it is in the cache. The rule's part is made from its program.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 from __future__ import annotations
 
-from textwrap import indent
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict
 
-import numpy as np
-from numba import carray, njit, types
+from llvmlite import ir
 
-from caffe_pysgd.update.fused import elements, layout
-from caffe_pysgd.update.fused.elements import bits_of, caffe_sign, pointer_to, scal
-from caffe_pysgd.update.fused.figures import copy, finish, measure, reset
-from caffe_pysgd.update.fused.powers import marks_at, settling
-from caffe_pysgd.update.fused.program import Operation, Program
-from caffe_pysgd.update.fused.segments import GRADIENT, UPDATE, Segment, segments
-from caffe_pysgd.update.fused.squares import add_squares, clear_squares, sum_squares
+from caffe_pysgd.update.fused import layout
+from caffe_pysgd.update.fused.figures import define_measure
+from caffe_pysgd.update.fused.machine import Variant
+from caffe_pysgd.update.fused.vectors import (
+    BIT,
+    DOUBLE,
+    FLOAT,
+    FLOATS,
+    INT,
+    LONG,
+    POWF,
+    VOID,
+    Arithmetic,
+    Values,
+    long,
+    loop,
+    loop_over_bits,
+    past_whole,
+)
+from caffe_pysgd.update.statistics import LANES
+
+SYMBOL = "caffe_pysgd_pass"
 
 # The addresses of: the table of addresses, of scalars, of chunks; first and last chunk; scratch;
-# powf; figures, or 0 for none, or of sums of squares. And what to leave in the diffs.
-SIGNATURE = types.void(*[types.int64] * 9)
-
-_EXPRESSIONS = {
-    "add": "{} + {}",
-    "subtract": "{} - opaque({}, nothing)",
-    "multiply": "{} * {}",
-    "divide": "{} / {}",
-    "negative": "-{}",
-    "sqrt": "np.sqrt({})",
-    "absolute": "abs({})",
-    "sign": "sign({})",
-    "caffe_sign": "caffe_sign({})",
-    "maximum": "maximum({}, {})",
-    "minimum": "minimum({}, {})",
-    "greater": "{} > {}",
-    "greater_equal": "{} >= {}",
-    "less": "{} < {}",
-    "less_equal": "{} <= {}",
-    "equal": "{} == {}",
-    "not_equal": "{} != {}",
-    "where": "{1} if {0} else {2}",
-    "axpy": "axpy({}, {}, {})",
-    "multiply_add": "multiply_add({}, {}, {})",
-    "scal": "scal({}, {})",
-    "square": "square({})",
-    "powx_2": "square({})",
-    "powx_half": "root({})",
-}
-
-_LEAVES = {
-    layout.LEAVES_UPDATE: "d[i] = u",
-    layout.LEAVES_ZEROS: "d[i] = F(0)",
-    layout.LEAVES_ANYTHING: "pass",
-}
+# powf; figures or sums of squares. And what to leave in the diffs.
+ARGUMENTS = 9
 
 
-def make_pass(program: Program, l1: bool, rounds_once: bool, exact: bool, checked: bool) -> Any:
-    """Return the pass of a program, to be compiled for ``SIGNATURE``.
+def assembly(variant: Variant, has_fma: bool) -> str:
+    """Return a pass in LLVM's language; its function is called ``SYMBOL``.
 
     Args:
-        l1: whether weights decay by their signs.
-        rounds_once: whether axpy is a fused multiply-add.
-        exact: libm's powers, not the correctly rounded ones.
-        checked: whether values of the update that are not finite are counted and noted.
+        variant: which pass.
+        has_fma: whether the processor has a fused multiply-add.
     """
-    multiply_add = elements.fma if rounds_once else elements.multiply_and_add
-    axpy = elements.axpy_of(multiply_add)
-
-    @njit(error_model="numpy")
-    def seen(clip, normalization, decay, x, d):
-        """What the rule sees: the gradient clipped, normalized and regularized."""
-        g = normalization * scal(clip, d)
-        if l1:
-            return axpy(decay, caffe_sign(x), g)
-        return axpy(decay, x, g)
-
-    namespace = {**_NAMESPACE, "axpy": axpy, "multiply_add": multiply_add, "seen": seen}
-    for name, text in source(program, exact, checked).items():
-        exec(text, namespace)
-        if name != "run":
-            namespace[name] = njit(error_model="numpy")(namespace[name])
-    return namespace["run"]
+    module = ir.Module()
+    run = ir.Function(module, ir.FunctionType(VOID, [LONG] * ARGUMENTS), SYMBOL)
+    b = ir.IRBuilder(run.append_basic_block())
+    making = _Pass(b, variant, Arithmetic(variant.rounds_once, variant.exact, has_fma))
+    with loop(b, run.args[3], run.args[4], 1) as (number, _):
+        making.chunk(number)
+    b.ret_void()
+    return str(module)
 
 
-def source(program: Program, exact: bool, checked: bool) -> Dict[str, str]:
-    """Return the source of a pass, function by function, ``run`` at the end."""
-    parts, arrays, squared = segments(program, exact)
-    functions = {"in_block": _in_block(program, parts, arrays)}
-    if program.norms:
-        return {**functions, "run": _run_to_norms(program, arrays, squared)}
-    functions["apply"] = _apply(checked)
-    if len(parts) == 1:
-        for leaves in _LEAVES:
-            functions[f"at_once_{leaves}"] = _at_once(program, parts[0], leaves, checked)
-    return {**functions, "run": _run_to_the_end(program, len(parts) == 1, arrays, checked)}
+class _Pass:
+    """A pass while it is made: what its parts have in common."""
 
+    def __init__(self, b, variant: Variant, how: Arithmetic) -> None:
+        self.b, self.program, self.l1, self.how = b, variant.program, variant.l1, how
+        (
+            self.addresses, self.scalars, self.chunks, _, _, self.scratch, powf, self.sums, leaves
+        ) = b.function.args  # fmt: skip
+        self.powf = b.inttoptr(powf, POWF.as_pointer())
+        self.listed = self._pointer(b.add(self.scratch, long(layout.LISTED)), LONG)
+        self.measure = define_measure(b.module, how) if variant.figures else None
+        self.note = _define_note(b.module) if variant.checked else None
+        self.leaves_zeros = b.icmp_signed("==", leaves, long(layout.LEAVES_ZEROS))
+        self.writes = b.icmp_signed("!=", leaves, long(layout.LEAVES_ANYTHING))
 
-def _names(letter: str, number: int) -> str:
-    return "".join(f", {letter}{k}" for k in range(number))
+    def _pointer(self, address, kind=FLOAT):
+        return self.b.inttoptr(address, kind.as_pointer())
 
+    def _row(self, table, number, size, kind):
+        """Return where a row of a table begins."""
+        return self._pointer(self.b.add(table, self.b.mul(number, long(size))), kind)
 
-def _scalars(program: Program) -> List[str]:
-    """Load scalars into variables: of an array, LLVM would fear that results overwrite it."""
-    return [
-        f"clip, normalization, decay = c[{layout.CLIP}], c[{layout.NORMALIZATION}], "
-        f"c[{layout.DECAY}]",
-        f"nothing = bits_of(c[{layout.NOTHING}])",
-        *(f"c{number} = c[{layout.RULE + number}]" for number in range(program.scalars)),
-    ]
+    def _loads(self, array, count):
+        return [self.b.load(self.b.gep(array, [long(k)])) for k in range(count)]
 
-
-def _element(part: Segment, first: bool) -> List[str]:
-    """Return the lines that compute one value."""
-    lines = ["g = seen(clip, normalization, decay, x[i], d[i])"] if first else []
-    lines += [f"{name} = {array}[i]" for name, array in part.loads]
-    return lines + [f"{name} = {_expression(operation)}" for name, operation in part.lines]
-
-
-def _expression(operation: Operation) -> str:
-    return _EXPRESSIONS[operation.name].format(*operation.operands)
-
-
-def _function(head: str, *body: str) -> str:
-    return f"def {head}:\n" + indent("\n".join(body), "    ") + "\n"
-
-
-def _loop(*body: str) -> str:
-    return "for i in range(n):\n" + indent("\n".join(body), "    ")
-
-
-def _in_block(program: Program, parts: List[Segment], arrays: int) -> str:
-    """From the gradient to the update value, in arrays as long as a block."""
-    body = [*_scalars(program)]
-    if len(parts) > 1:
-        body.append("marks = marks_at(n, work)")
-    for number, part in enumerate(parts):
-        lines = _element(part, number == 0)
-        lines += [f"{array}[i] = {name}" for name, array in part.stores]
-        if part.power:
-            operand, result = part.lines[-1][1].operands[0], part.lines[-1][0]
-            lines.append(f"marks[i] = near_{part.power.name}({operand}, {result})")
-        if lines:
-            body.append(_loop(*lines))
-        if part.power:
-            name, operands, results = part.power
-            body.append(f"settle_{name}(n, {operands}, {results}, work)")
-    slots = len(program.state)
-    return _function(
-        f"in_block(n, c, x, d{_names('slot', slots)}{_names('a', arrays)}, work)", *body
-    )
-
-
-def _apply(checked: bool) -> str:
-    """From the update value to the new weights."""
-    count = "unfit += u - u != F(0)" if checked else "pass"
-    loops = [
-        f"if leaves == {leaves}:\n" + indent(_loop(f"u = {UPDATE}[i]", _LEAVES[leaves]), "    ")
-        for leaves in _LEAVES
-        if _LEAVES[leaves] != "pass"
-    ]
-    return _function(
-        f"apply(n, x, d, {UPDATE}, leaves)",
-        "unfit = 0",
-        _loop(f"u = {UPDATE}[i]", count, "x[i] = x[i] - u"),
-        *loops,
-        "return unfit",
-    )
-
-
-def _at_once(program: Program, part: Segment, leaves: int, checked: bool) -> str:
-    """From the gradient to the new weights in one loop."""
-    stores = [(name, array) for name, array in part.stores if array.startswith("slot")]
-    lines = [
-        *_element(part, first=True),
-        *(f"{array}[i] = {name}" for name, array in stores),
-        f"u = {program.update}",
-        *([f"{GRADIENT}[i] = g", "unfit += u - u != F(0)"] if checked else []),
-        "x[i] = x[i] - opaque(u, nothing)",
-        _LEAVES[leaves],
-    ]
-    return _function(
-        f"at_once_{leaves}(n, c, x, d{_names('slot', len(program.state))}, {GRADIENT})",
-        *_scalars(program),
-        "unfit = 0",
-        _loop(*lines),
-        "return unfit",
-    )
-
-
-def _run_to_norms(program: Program, arrays: int, squared: Sequence[str]) -> str:
-    """Add up the squares of what norms are wanted of."""
-    count = len(squared)
-    places = "".join(f"{array}_at, " for array in squared)
-    return _run(
-        program,
-        arrays,
-        before=[f"clear_squares({count}, lanes)"],
-        block=[_call_in_block(program, arrays), f"add_squares(n, ({places}), lanes)"],
-        after=[f"sum_squares({count}, lanes, figures + {8 * count} * number)"],
-    )
-
-
-def _run_to_the_end(program: Program, whole: bool, arrays: int, checked: bool) -> str:
-    """Update; where figures are wanted, take them."""
-    slots = len(program.state)
-    quantities = layout.FIRST_SLOT + slots
-    lanes = [f"lanes + {layout.LANES_BYTES * quantity}" for quantity in range(quantities)]
-    alike = [k for k, value in enumerate(program.state) if value == program.update]
-    if alike:  # the update value is the state: its figures are the same
-        of_update = f"copy({lanes[layout.FIRST_SLOT + alike[0]]}, {lanes[layout.UPDATE]})"
-    else:
-        of_update = "pass"
-    arguments = f"n, c, x, d{_names('slot', slots)}, {GRADIENT}"
-    at_once = [
-        f"if leaves == {leaves}:\n    unfit += at_once_{leaves}({arguments})" for leaves in _LEAVES
-    ]
-    note = f"note_unfit(n, start, unfit, x, {GRADIENT}, chunk)" if checked else "pass"
-    block = []
-    if whole:
-        block.append("if figures == 0:")
-        block.append(indent("\n".join([*at_once, note, "continue"]), "    "))
-    block.append(_call_in_block(program, arrays))
-    block.append(
-        _if_figures(
-            f"measure(n, d, d_at, {lanes[layout.GRADIENT]})",
-            f"measure(n, {GRADIENT}, {GRADIENT}_at, {lanes[layout.REGULARIZED]})",
+    def chunk(self, number) -> None:
+        """Update a chunk."""
+        b, program = self.b, self.program
+        self.chunk_row = self._row(self.chunks, number, 8 * layout.CHUNK_COLUMNS, LONG)
+        row, start, count = self._loads(self.chunk_row, layout.COUNT + 1)
+        columns = layout.SLOTS + len(program.state)
+        addresses = self._row(self.addresses, row, 8 * columns, LONG)
+        self.x, self.d, *self.slots = map(self._pointer, self._loads(addresses, columns))
+        columns = layout.RULE + program.scalars
+        scalars = self._loads(self._row(self.scalars, row, 4 * columns, FLOAT), columns)
+        nothing = b.bitcast(scalars[layout.NOTHING], INT)
+        self.several, self.single = (
+            Values(b, width, self.how, nothing, self.powf) for width in (LANES, 1)
         )
+        self.c = {v: list(map(v.all_of, scalars)) for v in (self.several, self.single)}
+        if program.norms:
+            self.lanes = self._row(self.sums, number, 8 * LANES * len(program.norms), DOUBLE)
+        else:
+            quantities = layout.FIRST_SLOT + len(self.slots)
+            size = layout.FIGURES.itemsize * quantities
+            self.lanes = b.add(self.sums, b.mul(number, long(size)))
+        past = b.add(start, count)
+        with loop(b, start, past, layout.BLOCK) as (first, _):
+            end = b.add(first, long(layout.BLOCK))
+            end = b.select(b.icmp_signed("<", end, past), end, past)
+            # As if these were as long as the parameter.
+            self.arrays = [
+                b.gep(self._pointer(b.add(self.scratch, long(layout.array_at(k)))), [b.neg(first)])
+                for k in range(max(layout.UPDATES + 1, len(program.norms)))
+            ]
+            if program.norms:
+                self._add_up_squares(first, end)
+            elif self.measure:
+                self._take_figures(first, end)
+            else:
+                self._each(self._update, first, end)
+
+    def _each(self, body: Callable[..., None], first, past) -> None:
+        """Do something with several values at once, then with those that are left, one by one."""
+        b, whole = self.b, past_whole(self.b, first, past)
+        with loop(b, first, whole, LANES, [long(0)]) as (i, left):
+            self.several.marks = None
+            body(self.several, i)
+            if self.several.marks:
+                marks = b.bitcast(self.several.marks, ir.IntType(LANES))
+                left[0] = self._leave(left[0], i, b.zext(marks, LONG))
+        rest = b.sub(b.shl(long(1), b.sub(past, whole)), long(1))
+        with loop(b, long(0), self._leave(left[0], whole, rest), 1) as (k, _):
+            vector = b.load(b.gep(self.listed, [k]))
+            start, marks = b.lshr(vector, long(LANES)), b.and_(vector, long(2**LANES - 1))
+            with loop_over_bits(b, marks) as lane:
+                body(self.single, b.add(start, lane))
+
+    def _leave(self, count, i, marks):
+        """List the vector at i if any of its values is left; return how many are listed."""
+        vector = self.b.or_(self.b.shl(i, long(LANES)), marks)
+        self.b.store(vector, self.b.gep(self.listed, [count]))
+        some = self.b.icmp_unsigned("!=", marks, long(0))
+        return self.b.add(count, self.b.zext(some, LONG))
+
+    def _take_figures(self, first, past) -> None:
+        """Update a block, and take figures while it is in the cache."""
+        seen, updates = self.arrays[layout.SEEN], self.arrays[layout.UPDATES]
+        arrays = {layout.REGULARIZED: seen, layout.UPDATE: updates, layout.NEW_DATA: self.x}
+        arrays.update(enumerate(self.slots, layout.FIRST_SLOT))
+        if self.program.update in self.program.state:
+            del arrays[layout.UPDATE]  # its figures are the state's
+
+        def measure(quantity: int, array) -> None:
+            lanes = self.b.add(self.lanes, long(layout.FIGURES.itemsize * quantity))
+            self.b.call(self.measure, [array, first, past, lanes])
+
+        measure(layout.GRADIENT, self.d)
+        self._each(self._update, first, past)
+        for quantity, array in arrays.items():
+            measure(quantity, array)
+
+    def _add_up_squares(self, first, past) -> None:
+        """Do what is to be done up to norms; add up the squares of what they are wanted of."""
+        b, program = self.b, self.program
+        homes = {"w": self.x, **dict(zip(program.state, self.slots))}
+        arrays = [homes.get(name) or array for name, array in zip(program.norms, self.arrays)]
+
+        def up_to_norms(v: Values, i) -> None:
+            values = self._rule(v, i)
+            for name, array in zip(program.norms, arrays):
+                if name not in homes:
+                    v.store(values[name], array, i)
+            if program.update:
+                self._store(v, values[program.update], values["d"], self.d, i)
+
+        self._each(up_to_norms, first, past)
+        whole = past_whole(b, first, past)
+        lanes = [b.gep(self.lanes, [long(LANES * k)]) for k in range(len(arrays))]
+        sums = [self.several.load(row, long(0)) for row in lanes]
+        with loop(b, first, whole, LANES, sums) as (i, sums):
+            values = [self.several.load(array, i) for array in arrays]
+            sums[:] = map(self.several.add_square, values, sums)
+        for total, row in zip(sums, lanes):
+            self.several.store(total, row, long(0))
+        with loop(b, whole, past, 1) as (i, _):
+            lane = b.and_(i, long(LANES - 1))
+            for array, row in zip(arrays, lanes):
+                total = self.single.add_square(
+                    self.single.load(array, i), self.single.load(row, lane)
+                )
+                self.single.store(total, row, lane)
+
+    def _rule(self, v: Values, i) -> Dict[str, Any]:
+        """Compute what the rule does; store the new state; return all values by their names."""
+        x, d, c = v.load(self.x, i), v.load(self.d, i), self.c[v]
+        values = {"w": x, "d": d, "g": self._seen(v, c, x, d)}
+        values.update((f"c{k}", value) for k, value in enumerate(c[layout.RULE :]))
+        values.update((f"s{k}", v.load(slot, i)) for k, slot in enumerate(self.slots))
+        for number, (name, operands) in enumerate(self.program.operations):
+            given = [values[operand] for operand in operands]
+            numbers = [v.number(value) for value in given]
+            if name == "where":
+                numbers[0] = given[0]
+            values[f"v{number}"] = getattr(v, name)(*numbers)
+        values = {name: v.number(value) for name, value in values.items()}
+        for k, (slot, name) in enumerate(zip(self.slots, self.program.state)):
+            if name != f"s{k}":
+                self._store(v, values[name], values[f"s{k}"], slot, i)
+        return values
+
+    def _store(self, v: Values, new, old, array, i) -> None:
+        """Store what is settled; what is not is needed as it was, to be computed again."""
+        v.store(self.b.select(v.marks, old, new) if v.marks else new, array, i)
+
+    def _seen(self, v: Values, c, x, d):
+        """Return what the rule sees: the gradient clipped, normalized and regularized."""
+        clipped = v.scal(c[layout.CLIP], d)
+        normalized = v.multiply(c[layout.NORMALIZATION], clipped)
+        return v.axpy(c[layout.DECAY], v.caffe_sign(x) if self.l1 else x, normalized)
+
+    def _update(self, v: Values, i) -> None:
+        """Update the weights."""
+        b, values = self.b, self._rule(v, i)
+        x, d, update = (values[name] for name in ("w", "d", self.program.update))
+        self._store(v, v.subtract(x, update), x, self.x, i)
+        with b.if_then(self.writes):
+            left = b.select(self.leaves_zeros, v.constant(0), update)
+            self._store(v, left, d, self.d, i)
+        if self.measure or self.note:
+            v.store(values["g"], self.arrays[layout.SEEN], i)
+        if self.measure:
+            v.store(update, self.arrays[layout.UPDATES], i)
+        if self.note:
+            difference = b.fsub(update, update)
+            unfit = b.fcmp_unordered("uno", difference, difference)
+            unfit = b.and_(unfit, b.not_(v.marks)) if v.marks else unfit
+            bits = b.bitcast(unfit, ir.IntType(v.width))
+            with b.if_then(b.icmp_unsigned("!=", bits, bits.type(0)), likely=False):
+                seen = self.arrays[layout.SEEN]
+                b.call(self.note, [self.chunk_row, b.zext(bits, LONG), i, seen])
+
+
+def _define_note(module):
+    """Return a function that counts what is not finite, and notes where in a chunk the first is."""
+    kinds = [LONG.as_pointer(), LONG, LONG, FLOATS]
+    function = ir.Function(module, ir.FunctionType(VOID, kinds), "note")
+    function.linkage = "internal"
+    chunk, bits, index, gradients = function.args
+    b = ir.IRBuilder(function.append_basic_block())
+    unfit, at, gradient = (
+        b.gep(chunk, [long(column)])
+        for column in (layout.UNFIT, layout.UNFIT_AT, layout.UNFIT_GRADIENT)
     )
-    block += [f"unfit += apply(n, x, d, {UPDATE}, leaves)", note]
-    block.append(
-        _if_figures(
-            *([] if alike else [f"measure(n, {UPDATE}, {UPDATE}_at, {lanes[layout.UPDATE]})"]),
-            f"measure(n, x, x_at, {lanes[layout.NEW_DATA]})",
-            *(
-                f"measure(n, slot{k}, slot{k}_at, {lanes[layout.FIRST_SLOT + k]})"
-                for k in range(slots)
-            ),
-        )
-    )
-    figures = [
-        f"finish({lane}, figures + {8 * layout.FIGURES} * ({quantities} * number + {q}))"
-        for q, lane in enumerate(lanes)
-    ]
-    return _run(
-        program,
-        arrays,
-        before=[
-            "unfit = 0",
-            f"chunk[{layout.UNFIT_AT}] = -1",
-            _if_figures(*(f"reset({lane})" for lane in lanes)),
-        ],
-        block=block,
-        after=[f"chunk[{layout.UNFIT}] = unfit", _if_figures(of_update, *figures)],
-    )
-
-
-def _call_in_block(program: Program, arrays: int) -> str:
-    return f"in_block(n, c, x, d{_names('slot', len(program.state))}{_names('a', arrays)}, work)"
-
-
-def _run(
-    program: Program, arrays: int, before: List[str], block: List[str], after: List[str]
-) -> str:
-    """Go through chunks, block by block; do something before, in and after the blocks of each."""
-    slots = len(program.state)
-    within = [
-        f"n = min({layout.BLOCK}, chunk[1] + chunk[2] - start)",
-        f"x_at, d_at = at[{layout.DATA}] + 4 * start, at[{layout.DIFF}] + 4 * start",
-        "x, d = carray(floats_at(x_at), (n,)), carray(floats_at(d_at), (n,))",
-    ]
-    for k in range(slots):
-        within.append(f"slot{k}_at = at[{layout.SLOTS + k}] + 4 * start")
-        within.append(f"slot{k} = carray(floats_at(slot{k}_at), (n,))")
-    chunk = [
-        f"chunk = carray(integers_at(chunks + {8 * layout.CHUNK_COLUMNS} * number), "
-        f"({layout.CHUNK_COLUMNS},))",
-        f"at = carray(integers_at(addresses + {8 * (layout.SLOTS + slots)} * chunk[0]), "
-        f"({layout.SLOTS + slots},))",
-        f"c = carray(floats_at(scalars + {4 * (layout.RULE + program.scalars)} * chunk[0]), "
-        f"({layout.RULE + program.scalars},))",
-        *before,
-        f"for start in range(chunk[1], chunk[1] + chunk[2], {layout.BLOCK}):",
-        indent("\n".join([*within, *block]), "    "),
-        *after,
-    ]
-    return _function(
-        "run(addresses, scalars, chunks, first, last, scratch, powf, figures, leaves)",
-        f"work = (powf, scratch + {layout.MARKS}, scratch + {layout.LISTED})",
-        *(f"a{k}_at = scratch + {layout.array_at(k)}" for k in range(arrays)),
-        *(f"a{k} = carray(floats_at(a{k}_at), ({layout.BLOCK},))" for k in range(arrays)),
-        f"lanes = scratch + {layout.array_at(arrays)}",
-        "for number in range(first, last):",
-        indent("\n".join(chunk), "    "),
-    )
-
-
-def _if_figures(*lines: str) -> str:
-    return "if figures != 0:\n" + indent("\n".join(lines), "    ")
-
-
-F = np.float32
-
-
-@njit(error_model="numpy")
-def note_unfit(n, start, unfit, x, gradient, chunk):
-    """Note the first value of a chunk whose update was not finite: so is the weight now."""
-    if unfit != 0 and chunk[layout.UNFIT_AT] < 0:
-        for i in range(n):
-            if x[i] - x[i] != F(0):
-                chunk[layout.UNFIT_AT] = start + i
-                chunk[layout.UNFIT_GRADIENT] = bits_of(gradient[i])
-                return
-
-
-_NAMESPACE: Dict[str, Any] = {
-    "F": F,
-    "np": np,
-    "carray": carray,
-    "floats_at": pointer_to(types.float32),
-    "integers_at": pointer_to(types.int64),
-    "bits_of": bits_of,
-    "opaque": elements.opaque,
-    "scal": elements.scal,
-    "square": elements.square,
-    "root": elements.root,
-    "sign": elements.sign,
-    "caffe_sign": elements.caffe_sign,
-    "maximum": elements.maximum,
-    "minimum": elements.minimum,
-    "note_unfit": note_unfit,
-    "near_powx_2": elements.near_midpoint_square,
-    "near_powx_half": elements.near_midpoint_root,
-    "settle_powx_2": settling(2),
-    "settle_powx_half": settling(0.5),
-    "marks_at": marks_at,
-    "clear_squares": clear_squares,
-    "add_squares": add_squares,
-    "sum_squares": sum_squares,
-    "copy": copy,
-    "finish": finish,
-    "measure": measure,
-    "reset": reset,
-}
+    before, first = b.load(unfit), b.add(index, b.cttz(bits, BIT(1)))
+    b.store(b.add(before, b.ctpop(bits)), unfit)
+    is_first = b.or_(b.icmp_signed("==", before, long(0)), b.icmp_signed("<", first, b.load(at)))
+    with b.if_then(is_first):
+        b.store(first, at)
+        b.store(b.zext(b.bitcast(b.load(b.gep(gradients, [first])), INT), LONG), gradient)
+    b.ret_void()
+    return function

@@ -14,15 +14,14 @@ import numpy as np
 from caffe_pysgd.update.fused import layout
 from caffe_pysgd.update.fused.keeping import keeping
 from caffe_pysgd.update.fused.program import Program, Untraceable, trace
-from caffe_pysgd.update.fused.segments import POWERS, segments
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels.libm import address_of_powf
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.statistics import CHUNK, Statistics
+from caffe_pysgd.update.statistics import CHUNK, LANES, Statistics
 
 F = np.float32
 
-Compiled = Callable[..., int]
+Compiled = Callable[..., None]
 
 # Waking another thread costs a quarter of a millisecond on a virtual machine: it must have as much
 # to do.
@@ -58,30 +57,31 @@ class _Passes:
 
     Attributes:
         compiled: one for each program.
+        measuring: the last of them, taking figures.
         keeping: two that keep on the way what they can, if there are such.
         scalars: one row for each parameter.
-        sums: for each program, where its pass leaves sums of squares: a row for each chunk.
+        sums: for each program, where its pass leaves sums of squares: a row for each chunk, with
+            all lanes.
         scratch_addresses: one for each thread.
     """
 
     def __init__(
         self,
         programs: Tuple[Program, ...],
-        compiled: Callable[[Program], Compiled],
+        compiled: Callable[[Program, bool], Compiled],
         keeps: bool,
         parameters: int,
         chunks: int,
         threads: int,
     ) -> None:
         short = keeping(programs) if keeps else ()
-        self.compiled, self.keeping = list(map(compiled, programs)), list(map(compiled, short))
+        plain = {program: compiled(program, False) for program in (*programs, *short)}
+        self.compiled, self.keeping = ([plain[one] for one in ones] for ones in (programs, short))
+        self.measuring = compiled(programs[-1], True)
         self.scalars = np.zeros((parameters, layout.RULE + programs[-1].scalars), F)
-        self.sums = [np.zeros((chunks, len(program.norms))) for program in programs]
-        # The most that any of them may need.
-        arrays = max(segments(program, exact=True)[1] for program in (*programs, *short))
-        lanes = layout.FIRST_SLOT + len(programs[-1].state)
-        lanes = max(lanes, *(len(program.norms) for program in programs))
-        self._scratches = [layout.scratch(arrays, lanes) for _ in range(threads)]
+        self.sums = [np.zeros((chunks, len(program.norms), LANES)) for program in programs]
+        norms = max(len(program.norms) for program in programs)
+        self._scratches = [layout.scratch(norms) for _ in range(threads)]
         self.scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
 
 
@@ -91,7 +91,7 @@ class FusedUpdate:
     Args:
         rule: what is traced: its ``update`` and ``slots``.
         parameters: all with the same ``regularization_type``.
-        compiled: returns the pass of a program.
+        compiled: returns the pass of a program, with figures or without.
         keeps: whether a gradient may be gone before the last pass.
 
     Raises:
@@ -102,7 +102,7 @@ class FusedUpdate:
         self,
         rule: Any,
         parameters: Sequence[Parameter],
-        compiled: Callable[[Program], Compiled],
+        compiled: Callable[[Program, bool], Compiled],
         keeps: bool,
     ) -> None:
         self._rule, self._compiled, self._keeps = rule, compiled, keeps
@@ -129,7 +129,7 @@ class FusedUpdate:
         rows = np.arange(len(parameters))
         self._first_chunks = np.searchsorted(self._chunks[:, layout.ROW], rows)
         quantities = layout.FIRST_SLOT + len(rule.slots)
-        self._figures = np.zeros((len(self._chunks), quantities, layout.FIGURES))
+        self._figures = np.empty((len(self._chunks), quantities), layout.FIGURES)
         self._quantities = [
             ("gradient", layout.GRADIENT),
             ("regularized", layout.REGULARIZED),
@@ -182,13 +182,18 @@ class FusedUpdate:
                 passes.scalars[:, column] = value
             if self._programs[number].norms:
                 sums = passes.sums[number]
+                sums[...] = 0
                 self._call(compiled, sums.ctypes.data, 0)
-                known += list(np.sqrt(self._added_up(sums)).astype(F).T)
+                known += list(np.sqrt(self._added_up(_in_order(sums))).astype(F).T)
                 self._trace(now, iteration, known)
                 if keeps:  # the gradient's place is taken
                     treatment = F(1), F(1), F(0)
             else:
-                self._call(compiled, self._figures_address if measure else 0, leaves.value)
+                self._chunks[:, layout.UNFIT] = 0
+                if measure:
+                    self._figures[...] = layout.NO_FIGURES
+                    compiled = passes.measuring
+                self._call(compiled, self._figures_address, leaves.value)
 
     def _call(self, compiled: Compiled, figures: int, leaves: int) -> None:
         """Let all threads do their shares of a pass."""
@@ -242,7 +247,7 @@ class FusedUpdate:
     @property
     def takes_powers(self) -> bool:
         """Whether the rule takes powers, which without ``exact`` are not libm's."""
-        return any(operation.name in POWERS for operation in self._programs[-1].operations)
+        return any(operation.name.startswith("powx") for operation in self._programs[-1].operations)
 
     @property
     def takes_norms(self) -> bool:
@@ -283,17 +288,21 @@ class FusedUpdate:
 
     def figures(self) -> List[Dict[str, Statistics]]:
         """Return for each parameter the figures that the last run took."""
-        first, table = self._first_chunks, self._figures
-        sums = self._added_up(table)
-        finite = self._counts[:, np.newaxis] - sums[..., layout.NONFINITE]
+        first, table, last = self._first_chunks, self._figures, self._programs[-1]
+        if last.update in last.state:  # the update value is the state, of which figures were taken
+            slot = layout.FIRST_SLOT + last.state.index(last.update)
+            table[:, layout.UPDATE] = table[:, slot]
+        nonfinite = np.add.reduceat(table["nonfinite"], first, axis=0)
+        finite = self._counts[:, np.newaxis] - nonfinite
         some = finite > 0
+        low, high = table["min"].min(axis=-1), table["max"].max(axis=-1)
         columns = [
-            np.sqrt(sums[..., layout.SUMSQ]),
-            sums[..., layout.TOTAL] / np.maximum(finite, 1),
-            np.where(some, np.minimum.reduceat(table[..., layout.MIN], first, axis=0), 0),
-            np.where(some, np.maximum.reduceat(table[..., layout.MAX], first, axis=0), 0),
-            sums[..., layout.ZEROS].astype(int),
-            sums[..., layout.NONFINITE].astype(int),
+            np.sqrt(self._added_up(_in_order(table["sumsq"]))),
+            self._added_up(_in_order(table["total"])) / np.maximum(finite, 1),
+            np.where(some, np.minimum.reduceat(low, first, axis=0), 0),
+            np.where(some, np.maximum.reduceat(high, first, axis=0), 0),
+            np.add.reduceat(table["zeros"].sum(axis=-1), first, axis=0),
+            nonfinite,
         ]
         l2, mean, low, high, zeros, nonfinite = (column.tolist() for column in columns)
         return [
@@ -306,6 +315,12 @@ class FusedUpdate:
             }
             for row in range(len(self._parameters))
         ]  # fmt: skip
+
+
+def _in_order(lanes: np.ndarray) -> np.ndarray:
+    """Return the sums of lanes, added one after the other."""
+    sums: np.ndarray = np.add.accumulate(lanes, axis=-1)[..., -1]
+    return sums
 
 
 def _shares(counts: np.ndarray) -> List[tuple[int, int]]:

@@ -26,7 +26,8 @@ class NumpyKernels:
 
     def __init__(self) -> None:
         self._scratch: Dict[int, Floats] = {}
-        self.unfused: Dict[str, str] = {}  # rules whose fused pass cannot be used here, and why
+        # The rules whose fused pass cannot be used here, and why; under "rules", why none can.
+        self.unfused: Dict[str, str] = {}
 
     def scratch(self, like: Floats, number: int = 0) -> Floats:
         """Return an array as long as another, for intermediate results; its content is anything.
