@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from importlib import metadata
 from typing import Any, Callable, Dict
 
 from caffe_pysgd.doctor.checks import refused_passes
@@ -63,7 +62,7 @@ def _llvmlite() -> str:
         return f"native instead: {error}"
     for reason in refused_passes(kernels, [NATIVE_RULES["SGD"]]).values():
         return f"native instead: {reason}"
-    return metadata.version("llvmlite")
+    return _optional("llvmlite")()
 
 
 ATTEMPTS: Dict[str, Callable[[], str]] = {
