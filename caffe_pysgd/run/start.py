@@ -107,7 +107,7 @@ def _check_signs(path: Path, state: SolverState, run: Run) -> None:
 def _read(path: Path, run: Run) -> Tuple[SolverState, Model]:
     """Return a solver state and its model, which must be of the run's net."""
     state = read_solver_state(path)
-    if not state.learned_net.exists():
+    if not os.path.exists(state.learned_net):  # also of a name that no file can have
         raise UserError(
             f"{path}: its model {state.learned_net} is not there (it is looked for relative to "
             f"the working directory, {Path.cwd()})"

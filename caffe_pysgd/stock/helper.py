@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
@@ -243,9 +244,12 @@ def _serve() -> None:
         line = sys.stdin.buffer.readline()
         if not line:
             break
+        request = json.loads(line)
+        with suppress(Exception):  # once, for all tasks of it; the child will say why not
+            importlib.import_module(request["module"])
         child = os.fork()
         if child == 0:
-            _run(json.loads(line))
+            _run(request)
         _, status = os.waitpid(child, 0)
         os.write(1, b"%d\n" % _code(status))
     os._exit(0)

@@ -9,7 +9,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar
 
 import numpy as np
 from google.protobuf.internal import encoder
@@ -21,6 +21,10 @@ from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshot_names import HDF5_SUFFIX as _HDF5
 from caffe_pysgd.stock.snapshot_names import snapshot_names as snapshot_names
+
+_MODEL, _STATE = "model (.caffemodel)", "solver state (.solverstate)"
+
+_Read = TypeVar("_Read")
 
 
 class Model(Dict[str, List[Floats]]):
@@ -75,15 +79,12 @@ def read_model(path: Path) -> Model:
     Raises:
         UserError: there is no such file, or it is not a model.
     """
-    what = "model (.caffemodel)"
-    model = Model()
     if is_hdf5(path):
-        model.keeps_with_owners = True
-        with _open_hdf5(path, what) as file:
-            for name, blobs in file["data"].items():
-                model.add(name, _numbered(blobs))
-        return model
-    net = _read_message(path, pycaffe.messages().NetParameter(), what)
+        return _survived(path, _MODEL, _hdf5_model)
+    model = Model()
+    net = _read_message(path, pycaffe.messages().NetParameter(), _MODEL)
+    if net.layer and net.layers:  # Caffe ends the process over both
+        raise _not_a(path, _MODEL)
     # Models of before Caffe 1.0 hold V1 layers, and those may wrap V0 layers.
     old = [layer.layer if layer.HasField("layer") else layer for layer in net.layers]
     for layer in (*net.layer, *old):
@@ -96,7 +97,7 @@ def read_model(path: Path) -> Model:
         if layer.python_param.param_str:
             model.notes[layer.name] = os.fsdecode(layer.python_param.param_str)
     if not any(model):
-        raise _not_a(path, what)
+        raise _not_a(path, _MODEL)
     return model
 
 
@@ -106,23 +107,11 @@ def read_solver_state(path: Path) -> SolverState:
     Raises:
         UserError: there is no such file, or it is not a solver state.
     """
-    what = "solver state (.solverstate)"
     if is_hdf5(path):
-        with _open_hdf5(path, what) as file:
-            learned_net = file["learned_net"][()]
-            if isinstance(learned_net, bytes):
-                learned_net = learned_net.split(b"\0")[0]
-            return _solver_state(
-                path,
-                int(file["iter"][()]),
-                int(file["current_step"][()]),
-                learned_net,
-                _numbered(file["history"]),
-                file.attrs.get(_NOTE, ""),
-            )
-    state = _read_message(path, pycaffe.messages().SolverState(), what)
+        return _survived(path, _STATE, _hdf5_state)
+    state = _read_message(path, pycaffe.messages().SolverState(), _STATE)
     if not state.HasField("iter"):
-        raise _not_a(path, what)
+        raise _not_a(path, _STATE)
     for number, blob in enumerate(state.history):
         _check_blob(path, "history", number, blob)
     history = [_values(blob) for blob in state.history]
@@ -145,10 +134,14 @@ def _solver_state(
     try:
         rule, names = _read_note(note)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _not_a(path, "solver state (.solverstate)") from error
+        raise _not_a(path, _STATE) from error
     if "\0" in learned_net:
-        raise _not_a(path, "solver state (.solverstate)")
-    kept = [values.ravel() for values in (history[: len(names)] if rule else history)]
+        raise _not_a(path, _STATE)
+    kept = [values.ravel() for values in history]
+    if rule:  # behind what is named there may be zeros, which keep Caffe from taking the file
+        kept, rest = kept[: len(names)], kept[len(names) :]
+        if any(values.tolist() != [0] for values in rest):
+            raise _not_a(path, _STATE)
     return SolverState(iteration, current_step, Path(learned_net), kept, rule, names)
 
 
@@ -303,7 +296,7 @@ def read_model_message(path: Path) -> Any:
     Raises:
         UserError: there is no such file, or it is not a model.
     """
-    return _read_message(path, pycaffe.messages().NetParameter(), "model (.caffemodel)")
+    return _read_message(path, pycaffe.messages().NetParameter(), _MODEL)
 
 
 def is_hdf5(path: Path) -> bool:
@@ -317,6 +310,43 @@ def is_hdf5(path: Path) -> bool:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _survived(path: Path, what: str, read: Callable[[Path], _Read]) -> _Read:
+    """Return what an HDF5 file holds, once a process of its own has read it and lives.
+
+    Raises:
+        UserError: it did not, or the file is not complete.
+    """
+    from caffe_pysgd.stock.hdf5_trial import survives
+
+    if not survives(read.__name__, path):
+        raise _not_a(path, what)
+    return read(path)
+
+
+def _hdf5_model(path: Path) -> Model:
+    model = Model()
+    model.keeps_with_owners = True
+    with _open_hdf5(path, _MODEL) as file:
+        for name, blobs in file["data"].items():
+            model.add(name, _numbered(blobs))
+    return model
+
+
+def _hdf5_state(path: Path) -> SolverState:
+    with _open_hdf5(path, _STATE) as file:
+        learned_net = file["learned_net"][()]
+        if isinstance(learned_net, bytes):
+            learned_net = learned_net.split(b"\0")[0]
+        return _solver_state(
+            path,
+            int(file["iter"][()]),
+            int(file["current_step"][()]),
+            learned_net,
+            _numbered(file["history"]),
+            file.attrs.get(_NOTE, ""),
+        )
 
 
 @contextmanager

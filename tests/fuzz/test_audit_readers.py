@@ -131,5 +131,6 @@ def test_damaged_files_are_refused(workdir: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(14400)
 def test_ten_thousand_damaged_files_are_refused(workdir: Path) -> None:
     assert unexpected(workdir, 10_000) == []

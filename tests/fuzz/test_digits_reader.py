@@ -46,5 +46,6 @@ def test_damaged_digits_are_refused(workdir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_thousand_damaged_files_are_refused(workdir: Path) -> None:
-    assert unexpected(workdir, load_example("mnist/create_mnist.py"), 2000) == []
+@pytest.mark.timeout(7200)
+def test_ten_thousand_damaged_files_are_refused(workdir: Path) -> None:
+    assert unexpected(workdir, load_example("mnist/create_mnist.py"), 10_000) == []
