@@ -1,0 +1,92 @@
+"""The user's cache: files kept from run to run, of which nobody else can have written one.
+
+Loading code, or believing a secret, that others can write would be to do as they say. A file is
+written beside and renamed, with a checksum before its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Iterator
+
+_CHECKSUM = 32  # bytes
+
+
+def read_kept(name: str) -> bytes:
+    """Return what is kept under a name; nothing if there is none, or another could have written it.
+
+    Args:
+        name: the file's, which should say for what the content is right.
+    """
+    for folder in _folders():
+        with suppress(OSError), open(folder / name, "rb") as file:
+            checksum, content = file.read(_CHECKSUM), file.read()
+            if only_ours(folder / name) and hashlib.sha256(content).digest() == checksum:
+                return content
+    return b""
+
+
+def keep(name: str, content: bytes, replace: bool = True) -> bool:
+    """Keep content under a name; return whether that could be done.
+
+    Args:
+        name: the file's.
+        content: what :func:`read_kept` will return.
+        replace: whether what is kept already gives way; if not, it counts as kept.
+    """
+    for folder in _folders():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not only_ours(folder):
+                continue
+            handle, beside = tempfile.mkstemp(dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(content).digest() + content)
+                if replace:
+                    os.replace(beside, folder / name)
+                else:
+                    with suppress(FileExistsError):
+                        os.link(beside, folder / name)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(beside)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def only_ours(path: Path) -> bool:
+    """Return whether nobody but the user and root can change a file, or put another in its place.
+
+    As ssh looks at its files: the file and each folder above it belong to one of the two, and their
+    modes let nobody else write. In a sticky folder such as /tmp nobody can rename what is ours.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    real = Path(os.path.realpath(path))
+    for place in (real, *real.parents):
+        found = place.stat()
+        sticky = place != real and found.st_mode & stat.S_ISVTX
+        writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky
+        if writable or found.st_uid not in (0, os.getuid()):
+            return False
+    return True
+
+
+def _folders() -> Iterator[Path]:
+    """The folders that may keep files, the first choice first."""
+    said = os.environ.get("CAFFE_PYSGD_CACHE")
+    if said:
+        yield Path(said)
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield Path(home, "caffe-pysgd")
+    yield Path(tempfile.gettempdir(), f"caffe-pysgd-{os.getuid()}")
