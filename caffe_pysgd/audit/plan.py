@@ -80,6 +80,7 @@ def statement(run: Run) -> Dict[str, Any]:
         "net": to_text(run.net),
         "train_state": to_text(run.state),
         "random_seed": run.solver.random_seed,
+        "start": {"snapshot": run.snapshot, "weights": list(run.solver.weights)},
         **manifest.command(),
     }
 

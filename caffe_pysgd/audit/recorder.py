@@ -15,6 +15,7 @@ from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
 from caffe_pysgd.audit.probes import Histograms, Probes, real
+from caffe_pysgd.audit.seal import sealed
 from caffe_pysgd.audit.writer import Writer
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.update import Observer, Parameter, Stage, Statistics
@@ -244,9 +245,9 @@ class Recorder(Observer):
         if iteration:
             self.event(iteration, "resumed", f"a session goes on from iteration {iteration}")
 
-    def _manifest(self, state: str, leaves: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
+    def _manifest(self, state: str, leaves: Sequence[Tuple[str, str]]) -> Mapping[str, Any]:
         stated = self._stated
-        return {
+        facts = {
             **(manifest.read(Path(self.settings.manifest)) if stated is None else stated),
             "host": self._host,
             "state": state,
@@ -257,6 +258,7 @@ class Recorder(Observer):
             "initial_weights": {"sha256": weights_root(leaves), "parameters": dict(leaves)},
             **manifest.surroundings(),
         }
+        return sealed(facts)
 
     def _leaves(self) -> List[Tuple[str, str]]:
         return [(p.name, array_hash(p.data)) for p in self._updated]

@@ -104,6 +104,7 @@ class Store:
             f"file:{quote(str(self.path.resolve()))}?{how}", uri=True, timeout=10
         )
         try:
+            connection.execute("PRAGMA trusted_schema = OFF")  # its views may be a stranger's
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error:
             connection.close()

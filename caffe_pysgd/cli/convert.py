@@ -7,7 +7,12 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.cli.options import net_state_options, source_argument, stages_of
+from caffe_pysgd.cli.options import (
+    net_state_options,
+    no_user_code_option,
+    source_argument,
+    stages_of,
+)
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.convert import is_in_net, strip, to_in_net, to_stock
 from caffe_pysgd.run.resolve import resolve
@@ -20,6 +25,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("output", metavar="OUTPUT", type=_FILE)
 @click.option("--snapshot", metavar="S", type=_FILE, help="The .solverstate to convert.")
 @net_state_options
+@no_user_code_option
 def convert(source: Path, output: Path, snapshot: Optional[Path], level: int, stage: str) -> None:
     """Convert a snapshot of X between in-net and stock, or strip a model.
 

@@ -11,7 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from caffe_pysgd.audit.opening import open_audit
-from caffe_pysgd.cli.options import ITERATION, json_option
+from caffe_pysgd.cli.options import (
+    ITERATION,
+    allow_user_code_option,
+    json_option,
+    no_user_code_option,
+)
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError
 from caffe_pysgd.files import write_json
@@ -27,7 +32,16 @@ from caffe_pysgd.proof.explain.lookup import find_element
 @click.option("--index", metavar="I,J,...", required=True, help="Which of its values.")
 @click.option("--iteration", metavar="N", type=ITERATION, required=True)
 @json_option("Also as JSON.")
-def explain(file: Path, param: str, index: str, iteration: int, json_path: Optional[Path]) -> None:
+@allow_user_code_option
+@no_user_code_option
+def explain(
+    file: Path,
+    param: str,
+    index: str,
+    iteration: int,
+    json_path: Optional[Path],
+    allow_user_code: bool,
+) -> None:
     """Show how one weight got its new value, from its gradient on.
 
     FILE is an audit, or the run directory that holds one. Every line is a formula, with names and
@@ -37,7 +51,7 @@ def explain(file: Path, param: str, index: str, iteration: int, json_path: Optio
     """
     quiet_caffe()
     with open_audit(file) as store, training_again() as progress:
-        found = find_element(store, param, _numbers(index), iteration, progress)
+        found = find_element(store, param, _numbers(index), iteration, progress, allow_user_code)
     explanation = explain_element(found.element, found.trained_again)
     _show(explanation)
     if json_path:

@@ -15,6 +15,7 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
+    no_user_code_option,
     run_dir_option,
     source_argument,
     stages_of,
@@ -31,6 +32,7 @@ from caffe_pysgd.run.resolve import resolve
 @run_dir_option
 @iterations_option
 @net_state_options
+@no_user_code_option
 def inject(
     source: Path, run_dir: Optional[Path], iterations: Optional[int], level: int, stage: str
 ) -> None:

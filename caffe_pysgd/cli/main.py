@@ -82,5 +82,8 @@ _OWN_FAULT = 70
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    click.echo(f"caffe-pysgd: {' '.join(message.splitlines())}", err=True)
+    line = " ".join(message.splitlines())
+    # A name in a stranger's file must not give orders to the terminal.
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    click.echo(f"caffe-pysgd: {shown}", err=True)
     sys.exit(code)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
 
 import click
 
 from caffe_pysgd.errors import SettingError, UserError
+from caffe_pysgd.update.plugins import NO_USER_CODE
 
 _INT32 = 2**31 - 1
 
@@ -90,6 +92,27 @@ def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--level", metavar="N", type=click.IntRange(-_INT32, _INT32), default=0, help="Net level."
     )(command)
+
+
+def _forbid_user_code(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        os.environ[NO_USER_CODE] = "--no-user-code was given"
+
+
+no_user_code_option = click.option(
+    "--no-user-code",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_forbid_user_code,
+    help="Refuse rules and policies of a user's own (module:name) and layers in Python.",
+)
+
+allow_user_code_option = click.option(
+    "--allow-user-code",
+    is_flag=True,
+    help="Run the user code of an audit that was not recorded here by you.",
+)
 
 
 def stages_of(stage: str) -> Tuple[str, ...]:

@@ -17,6 +17,7 @@ from caffe_pysgd.audit.plan import default_run_dir, plan_audit
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_options,
+    no_user_code_option,
     run_dir_option,
     source_or_solver,
     stages_of,
@@ -49,6 +50,7 @@ _EFFECT = click.Choice([action.value for action in Action])
 @click.option("--sigint_effect", type=_EFFECT, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
 @net_state_options
+@no_user_code_option
 def solve(
     source: Path,
     run_dir: Optional[Path],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import List, Optional
@@ -15,6 +16,7 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
+    no_user_code_option,
     run_dir_option,
     source_or_solver,
     stages_of,
@@ -55,6 +57,7 @@ _BEHIND = f"{__name__}.behind the dashes"
 @iterations_option
 @start_options
 @net_state_options
+@no_user_code_option
 @click.pass_context
 def train(
     context: click.Context,
@@ -89,7 +92,9 @@ def train(
     make_snapshot_folder(run)
     lock_folder(directory)  # kept by the caffe that this process becomes
     solver = write_injected(run, directory, registered, audit)
-    write_manifest(run, audit)
+    # In the manifest alone: caffe itself is told by its flags.
+    started = run.with_solver(weights=weights) if weights else run
+    write_manifest(replace(started, snapshot=snapshot or ""), audit)
     settings = run.settings(registered)
     if state and len(state.history) != neutral_count(run, settings):
         # It was taken with another snapshot_format or debug_info: what Caffe keeps has changed.

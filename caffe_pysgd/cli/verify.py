@@ -14,6 +14,7 @@ from caffe_pysgd.cli.options import (
     json_option,
     net_state_flags,
     net_state_options,
+    no_user_code_option,
     source_argument,
     stages_of,
 )
@@ -40,6 +41,7 @@ from caffe_pysgd.update.bits import Comparison
               help="Where Python's update runs.")  # fmt: skip
 @json_option("Also write the comparison, parameter by parameter, as JSON.")
 @net_state_options
+@no_user_code_option
 def verify(
     source: Path,
     iterations: Optional[int],

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from caffe_pysgd.audit.diff import divergences, recorded_scores, recorded_values
 from caffe_pysgd.audit.store import Session, Store
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.proof.rerun import Retraining, working_directory
+from caffe_pysgd.proof.rerun import Retraining, surroundings
 
 Progress = Callable[[int, int], None]
 """Called with how many iterations are done, and of how many."""
@@ -80,7 +80,9 @@ class Replay:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def replay(store: Store, first: int, last: int, progress: Progress) -> Replay:
+def replay(
+    store: Store, first: int, last: int, progress: Progress, allow_user_code: bool = False
+) -> Replay:
     """Train again what an audit recorded, and compare.
 
     Args:
@@ -88,6 +90,7 @@ def replay(store: Store, first: int, last: int, progress: Progress) -> Replay:
         first, last: the iterations to compare; each session that recorded any of them is trained
             again from its start, or from a snapshot that it took before the first.
         progress: called as it goes on.
+        allow_user_code: run the modules and Python layers that a stranger's audit names.
 
     Raises:
         UserError: nothing was recorded there, or a session cannot be trained again.
@@ -95,7 +98,7 @@ def replay(store: Store, first: int, last: int, progress: Progress) -> Replay:
     segments = _segments(store, first, last)
     total = sum(end + 1 - session.start_iteration for session, _, end in segments)
     iterations = hashes = done = 0
-    with working_directory(store):
+    with surroundings(store, allow_user_code):
         for session, begin, end in segments:
             segment = _Segment(store, session, begin, end)
             segment.run(_counting(progress, done - session.start_iteration, total))

@@ -14,13 +14,14 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import yaml
 from google.protobuf import text_format
 
 from caffe_pysgd.audit.ledger import array_hash
 from caffe_pysgd.audit.manifest import file_hash
+from caffe_pysgd.audit.seal import made_here
 from caffe_pysgd.audit.store import Session, Store
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.convert import is_in_net
@@ -41,11 +42,37 @@ from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.snapshots import SolverState, read_model
 from caffe_pysgd.stock.solver_file import replace_train_net
+from caffe_pysgd.stock.writers import include_test_nets, opened_to_write, silence_writers
 from caffe_pysgd.update import HyperParameters
+from caffe_pysgd.update.plugins import no_user_code, why_no_user_code
+
+ALLOW = "--allow-user-code"
+
+
+class Start(NamedTuple):
+    """With which solver state, or which models, a command began a session."""
+
+    snapshot: str
+    weights: List[str]
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Start:
+        """Return what a manifest says of it; in those of before it did, the command does."""
+        if "start" in manifest:
+            return cls(**manifest["start"])
+        flags: Dict[str, str] = {}
+        command = manifest.get("command", [])
+        for argument, following in zip(command, [*command[1:], ""]):
+            name, equals, value = argument.partition("=")
+            flags.setdefault(name, value if equals else following)
+        models = flags.get("--weights", "").split(",")
+        return cls(flags.get("--snapshot", ""), [m.strip() for m in models if m.strip()])
 
 
 class Retraining:
-    """One session, about to be trained again by the drop-in solver; it takes no snapshots.
+    """One session, about to be trained again by the drop-in solver; it writes no files.
+
+    To be made and used in the run's :func:`surroundings`.
 
     Args:
         store: the audit.
@@ -72,6 +99,7 @@ class Retraining:
     ) -> None:
         self._store, self._session = store, session
         self._manifest = store.run_manifest(session.session)
+        self._start = Start.of(self._manifest)
         self._refuse_chance()
         start = self._start_snapshot()
         self.run = self._resolved()
@@ -86,7 +114,7 @@ class Retraining:
 
     def _refuse_chance(self) -> None:
         seeded = self._manifest["random_seed"] >= 0
-        if not seeded and not self._session.start_iteration and not self._weights_given():
+        if not seeded and not self._session.start_iteration and not self._start.weights:
             raise UserError(
                 f"{self._store.path}: cannot be trained again: session {self._session.session} "
                 "began with random weights and the solver file has no random_seed"
@@ -124,16 +152,21 @@ class Retraining:
     def _resolved(self) -> Run:
         """Return the run that the manifest describes."""
         manifest, messages = self._manifest, pycaffe.messages()
-        solver = text_format.Parse(manifest["solver"], messages.SolverParameter())
-        state = text_format.Parse(manifest["train_state"], messages.NetState())
+        solver = self._parsed("solver", messages.SolverParameter())
+        state = self._parsed("train_state", messages.NetState())
+        net = self._parsed("net", messages.NetParameter())
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as name:
             directory = Path(name)
-            (directory / "net.prototxt").write_text(manifest["net"], encoding="utf-8")
+            include_test_nets(solver)
+            for one in (net, *solver.test_net_param):
+                silence_writers(one)
+            self._refuse_writing(net, *solver.test_net_param)
+            (directory / "net.prototxt").write_text(to_text(net), encoding="utf-8")
             replace_train_net(solver, directory / "net.prototxt")
             solver.train_state.CopyFrom(state)
-            if self._weights_given():
+            if self._start.weights:
                 del solver.weights[:]
-                solver.weights.extend(self._weights_given())
+                solver.weights.extend(self._start.weights)
             solver.snapshot, solver.snapshot_after_train, solver.display = 0, False, 0
             (directory / "solver.prototxt").write_text(to_text(solver), encoding="utf-8")
             configuration = {"solver": "solver.prototxt", "update": self._update_options()}
@@ -147,6 +180,21 @@ class Retraining:
                 reason = str(error).replace(f"{directory}/", "its ")
                 raise UserError(f"{self._store.path}: cannot be trained again: {reason}") from error
         return replace(run, source=Path(manifest["source"]))
+
+    def _parsed(self, key: str, empty: Any) -> Any:
+        try:
+            return text_format.Parse(self._manifest[key], empty)
+        except text_format.ParseError as error:
+            problem = str(error).splitlines()[0][:200]
+            raise UserError(f"{self._store.path}: its {key} cannot be read: {problem}") from error
+
+    def _refuse_writing(self, *nets: Any) -> None:
+        why, layer = why_no_user_code(), opened_to_write(nets)
+        if why and layer:
+            raise UserError(
+                f"{self._store.path}: cannot be trained again: its layer '{layer}' reads LevelDB, "
+                f"which writes into the folder of its data: {why}"
+            )
 
     def _update_options(self) -> Dict[str, Any]:
         """Return what the solver file cannot say of the update."""
@@ -162,18 +210,6 @@ class Retraining:
             {**self._manifest["audit"], "file": str(file), "manifest": ""}
         )
 
-    def _flag(self, flag: str) -> str:
-        """Return the value of a flag of the command that began the session, or nothing."""
-        command = self._manifest.get("command", [])
-        for argument, following in zip(command, [*command[1:], ""]):
-            name, equals, value = argument.partition("=")
-            if name == flag:
-                return str(value if equals else following)
-        return ""
-
-    def _weights_given(self) -> List[str]:
-        return [model.strip() for model in self._flag("--weights").split(",") if model.strip()]
-
     # -- where it begins --------------------------------------------------------------------------
 
     def _start_snapshot(self) -> Optional[Path]:
@@ -186,7 +222,7 @@ class Retraining:
         if start == 0:
             return None
         recorded = self._recorded_states(start)
-        given = self._flag("--snapshot")
+        given = self._start.snapshot
         for path in recorded:
             if path == Path(given) or not given:
                 self._check_unchanged(start)
@@ -288,8 +324,17 @@ def _forward(net: Net) -> None:
 
 
 @contextmanager
-def working_directory(store: Store) -> Iterator[None]:
-    """Work where the run did, if that folder is still there: its data are found from there."""
+def surroundings(store: Store, allow_user_code: bool = False) -> Iterator[None]:
+    """Be where a run was, and let its own modules be imported, if the user recorded it here.
+
+    Else it is a stranger's: then nothing is taken from the folder that it names, no module that it
+    names is imported, and no layer in Python is built, unless that is allowed.
+    """
+    manifests = [store.manifest(session.session) for session in store.sessions()]
+    if not allow_user_code and not all(map(made_here, manifests)):
+        with no_user_code(f"{store.path} was not recorded here by you; {ALLOW} runs it"):
+            yield
+        return
     here, there = os.getcwd(), store.manifest().get("working_directory", "")
     if os.path.isdir(there):
         os.chdir(there)
@@ -301,7 +346,10 @@ def working_directory(store: Store) -> Iterator[None]:
 
 @contextmanager
 def importing_from(directory: str) -> Iterator[None]:
-    """Let the modules of the user's own be found beside the YAML that named them."""
+    """Let the modules of the user's own be found beside the YAML that named them, if they may."""
+    if why_no_user_code():
+        yield
+        return
     sys.path.insert(0, directory)
     try:
         yield

@@ -20,9 +20,11 @@ from caffe_pysgd.stock.learnable import (
     rehearse,
     set_multipliers,
 )
+from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import read_solver, read_train_net, set_field, train_state
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, make_rule
+from caffe_pysgd.update.plugins import why_no_user_code
 
 
 def resolve(
@@ -54,11 +56,12 @@ def resolve(
     beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
     for name, value in given.items():
         set_field(solver, name, value)
-    if update.names_modules():
+    if update.names_modules() and not why_no_user_code():
         sys.path.insert(0, str(source.parent))
     rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
     _refuse_injected(where, net)
+    _refuse_python_layers(where, net, solver)
     try:
         h = hyperparameters(solver, beyond)
         check(h, make_rule(rule))
@@ -67,7 +70,7 @@ def resolve(
     except UserError as error:  # of a user's own rule
         raise UserError(f"{source}: {error}") from error
     state = train_state(solver, net, level, stages)
-    parameters = rehearse(configuration.solver, solver, where, state, in_copy)
+    parameters = rehearse(configuration.solver, solver, where, net, state, in_copy)
     run = Run(source, configuration, solver, h, where, net, state, (), (), rule)
     return _with_parameters(run, parameters) if parameters else run
 
@@ -124,6 +127,22 @@ def _refuse_injected(where: str, net: Any) -> None:
             raise UserError(
                 f"{where}: is injected already (layer '{layer.name}'); give the original net"
             )
+
+
+def _refuse_python_layers(where: str, net: Any, solver: Any) -> None:
+    """Check the nets before Caffe builds them, where no code of a user's own may run."""
+    why = why_no_user_code()
+    if not why:
+        return
+    nets = [(where, net), *((f"{where}: test_net_param", test) for test in solver.test_net_param)]
+    nets += [(path, read_net(Path(path))) for path in solver.test_net]
+    for place, one in nets:
+        for layer in one.layer:
+            if layer.type == "Python":
+                raise UserError(
+                    f"{place}: layer '{layer.name}' is written in Python "
+                    f"({layer.python_param.module}), and no code of a user's own is run here: {why}"
+                )
 
 
 def hyperparameters(solver: Any, beyond: Mapping[str, Any]) -> HyperParameters:

@@ -34,6 +34,7 @@ class Run:
             going to build the net can.
         groups: for each of them the YAML's group that applies to it.
         rule: the update rule's name.
+        snapshot: the solver state that a command begins with; empty for none.
     """
 
     source: Path
@@ -46,6 +47,7 @@ class Run:
     parameters: Tuple[LearnableParameter, ...]
     groups: Tuple[ParameterGroup, ...]
     rule: str
+    snapshot: str = ""
 
     @property
     def update(self) -> UpdateOptions:

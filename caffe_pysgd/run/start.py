@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
@@ -212,7 +213,7 @@ def chosen_snapshot(
 
 
 def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run:
-    """Return the run as a command line starts it: with its weights, once they were checked.
+    """Return the run as a command line starts it, once what it starts from was checked.
 
     Args:
         snapshot: a ``.solverstate``, to resume from.
@@ -227,7 +228,7 @@ def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run
         check_weights(Path(model), run)
     if snapshot:
         check_native_snapshot(Path(snapshot), run)
-    return run.with_solver(weights=list(weights))
+    return replace(run.with_solver(weights=list(weights)), snapshot=snapshot or "")
 
 
 def _why_no_state(state: SolverState, model: Model, settings: UpdateSettings) -> str:

@@ -20,6 +20,8 @@ from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe, run_with_path
 from caffe_pysgd.stock.net_file import included_layers
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
+from caffe_pysgd.stock.solver_file import replace_train_net
+from caffe_pysgd.stock.writers import silence_writers
 
 _MULTIPLIERS = {"lr_mult", "decay_mult"}
 
@@ -55,7 +57,7 @@ class LearnableParameter:
 
 
 def rehearse(
-    path: Path, solver: Any, where: str, state: Any, in_copy: bool
+    path: Path, solver: Any, where: str, net: Any, state: Any, in_copy: bool
 ) -> List[LearnableParameter]:
     """Let another process build a solver's nets; return the train net's learnable parameters.
 
@@ -64,7 +66,7 @@ def rehearse(
 
     Args:
         path, solver: the solver file, for messages, and the ``SolverParameter`` in it.
-        where: where the train net is written, for messages.
+        where, net: where the train net is written, for messages, and its ``NetParameter``.
         state: the train net's ``NetState``.
         in_copy: the process is a copy of this one, and not one such as ``caffe train``.
 
@@ -79,6 +81,12 @@ def rehearse(
     stated.snapshot = 0  # else it wants to write where snapshots go
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
+        silent = type(net)()
+        silent.CopyFrom(net)
+        if silence_writers(silent):  # what they wrote before is not to be lost by looking
+            beside = Path(directory, "net.prototxt")
+            beside.write_text(to_text(silent), encoding="utf-8")
+            replace_train_net(stated, beside)
         prototxt.write_text(to_text(stated), encoding="utf-8")
         task = (_build_here, str(prototxt), str(answer))
         outcome = run_in_copy(*task) if in_copy else run_with_caffe(*task)

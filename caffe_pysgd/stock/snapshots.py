@@ -394,12 +394,29 @@ _MOST_BLOBS, _MOST_COMPRESSED = 100_000, 1000
 
 def _read_message(path: Path, empty: Any, what: str) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent():
             warnings.simplefilter("error")  # protobuf only warns of what follows a group's end
             empty.ParseFromString(path.read_bytes())
+        if not empty.IsInitialized():  # Caffe takes no message that lacks a required field
+            raise _not_a(path, what)
+    except UserError:
+        raise
     except Exception as error:  # protobuf's DecodeError, whose module differs between versions
         raise _not_a(path, what) from error
     return empty
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Let libprotobuf not write lines of its own, of strings that are no UTF-8, beside ours."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _not_a(path: Path, what: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
+from helpers.failures import refusal_of_file
 from helpers.nets import NETS, write_solver
 from helpers.places import PROJECT
 
 import caffe_pysgd
+from caffe_pysgd.stock.snapshots import read_solver_state
 
 READER = PROJECT / "tests/helpers/damaged_snapshots.py"
 ENDINGS = {"state": "solverstate", "model": "caffemodel"}
@@ -52,3 +55,11 @@ def test_damaged_files_are_refused(workdir: Path, kind: str, hdf5: bool) -> None
 @pytest.mark.parametrize("kind, hdf5", KINDS)
 def test_ten_thousand_damaged_files_are_refused(workdir: Path, kind: str, hdf5: bool) -> None:
     assert unexpected(workdir, kind, hdf5, 10_000) == []
+
+
+@pytest.mark.slow
+def test_a_file_that_hdf5_searches_without_an_end_is_refused(workdir: Path) -> None:
+    kept = PROJECT / "tests/fuzz/corpus/endless.solverstate.h5.gz"
+    path = workdir / "endless.solverstate.h5"
+    path.write_bytes(gzip.decompress(kept.read_bytes()))
+    assert "is not a complete Caffe" in refusal_of_file(read_solver_state, path)

@@ -12,7 +12,8 @@ from helpers.failures import refusal_of_file
 from helpers.nets import DATA, NETS, SMALL, write_solver
 
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.snapshots import read_model, read_solver_state
+from caffe_pysgd.stock.helper import Outcome
+from caffe_pysgd.stock.snapshots import _field, read_model, read_solver_state
 
 MODEL, STATE = "model (.caffemodel)", "solver state (.solverstate)"
 
@@ -129,6 +130,79 @@ def test_a_file_that_is_something_else_is_refused(
     path = tmp_path / "snapshot"
     path.write_bytes(content)
     assert refusal_of_file(read, path).startswith(": is not a complete Caffe ")
+
+
+NOTE = b'{"rule": "sgd", "names": ["history of a/0"]}'
+BLOB = {"data": [1.0], "shape": {"dim": [1]}}
+ONCE_FAILED = {
+    "both kinds of layers": ("NetParameter", {"layer": [{"blobs": [BLOB]}], "layers": [{}]}),
+    "a required field": ("NetParameter", {"layer": [{"blobs": [BLOB], "clip_param": {}}]}),
+    "two kinds of data": ("NetParameter", {"layer": [{"blobs": [{**BLOB, "double_data": [1]}]}]}),
+    "a shape below 0": ("NetParameter", {"layer": [{"blobs": [{"shape": {"dim": [-1]}}]}]}),
+    "a huge shape": ("NetParameter", {"layer": [{"blobs": [{"shape": {"dim": [2**31 - 1]}}]}]}),
+    "no data": ("NetParameter", {"layer": [{"blobs": [{"shape": {"dim": [1]}}]}]}),
+    "an iteration below 0": ("SolverState", {"iter": -1, "history": [BLOB]}),
+    "a step below 0": ("SolverState", {"iter": 1, "current_step": -1}),
+    "a name with a NUL": ("SolverState", {"iter": 1, "learned_net": "a\0b"}),
+}
+
+
+@pytest.mark.parametrize("kind, fields", ONCE_FAILED.values(), ids=ONCE_FAILED)
+def test_a_file_that_once_ended_caffe_is_refused(tmp_path: Path, kind: str, fields: Any) -> None:
+    path, read = tmp_path / "snapshot", read_model if kind == "NetParameter" else read_solver_state
+    message = getattr(pycaffe.messages(), kind)(**fields)
+    path.write_bytes(message.SerializePartialToString())
+    assert refusal_of_file(read, path).count("\n") == 0
+
+
+@pytest.mark.parametrize("note", [b"{", b"[]", b"3", b"\xff", b'{"rule": 3}', b"[" * 9999, NOTE])
+def test_a_note_that_is_none_or_too_short_is_refused(tmp_path: Path, note: bytes) -> None:
+    path = tmp_path / "snapshot"
+    state = pycaffe.messages().SolverState(iter=1, history=[BLOB, BLOB])
+    path.write_bytes(state.SerializeToString() + _field(2000, note))
+    assert "is not a complete Caffe" in refusal_of_file(read_solver_state, path)
+
+
+def _h5_with(path: Path, name: str, value: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file["data/conv/0"] = np.ones(3, np.float32)
+        if name in file:
+            del file[name]
+        file[name] = value
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("data", 1), ("data/conv", 1), ("data/conv/99999999", 1), ("data/conv/x", 1),
+     ("data/conv/-1", 1), ("data/conv/0", "text")],
+)  # fmt: skip
+def test_an_hdf5_model_of_another_structure_is_refused(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    path = tmp_path / "model.h5"
+    _h5_with(path, name, value)
+    assert "is not a complete Caffe" in refusal_of_file(read_model, path)
+
+
+def test_an_hdf5_file_over_which_the_library_dies_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, it would end the tests; the helper ends as it would."""
+    path = tmp_path / "model.h5"
+    _h5_with(path, "data/conv/0", np.ones(3, np.float32))
+    assert read_model(path)["conv"][0].tolist() == [1, 1, 1]
+    died = Outcome(-11, "")
+    monkeypatch.setattr("caffe_pysgd.stock.hdf5_trial.run_with_caffe", lambda *_: died)
+    assert "is not a complete Caffe" in refusal_of_file(read_model, path)
+
+
+def test_one_line_is_one_where_a_text_is_no_utf8(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "model"
+    net = pycaffe.messages().NetParameter(name="abcd", layer=[{"name": "a", "blobs": [BLOB]}])
+    path.write_bytes(net.SerializeToString().replace(b"abcd", b"\xff\xfe\xfd\xfc"))
+    assert read_model(path)["a"]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("read", [read_model, read_solver_state])

@@ -9,7 +9,12 @@ from typing import Optional
 import click
 
 from caffe_pysgd.audit.opening import open_audit
-from caffe_pysgd.cli.options import ITERATION, json_option
+from caffe_pysgd.cli.options import (
+    ITERATION,
+    allow_user_code_option,
+    json_option,
+    no_user_code_option,
+)
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import write_json
@@ -21,8 +26,14 @@ from caffe_pysgd.proof.replay import replay as replay_store
 @click.option("--from", "first", metavar="A", type=ITERATION, help="The first iteration.")
 @click.option("--to", "last", metavar="B", type=ITERATION, help="The last iteration.")
 @json_option("Also as JSON.")
+@allow_user_code_option
+@no_user_code_option
 def replay(
-    file: Path, first: Optional[int], last: Optional[int], json_path: Optional[Path]
+    file: Path,
+    first: Optional[int],
+    last: Optional[int],
+    json_path: Optional[Path],
+    allow_user_code: bool,
 ) -> None:
     """Train again what FILE recorded, and compare every figure and every hash of the weights.
 
@@ -37,7 +48,7 @@ def replay(
             raise SettingError("--from", first, f"at most --to {last}")
         quiet_caffe()
         with training_again() as progress:
-            result = replay_store(store, first, min(last, span[1]), progress)
+            result = replay_store(store, first, min(last, span[1]), progress, allow_user_code)
     if json_path:
         write_json(json_path, result.as_json())
     click.echo(f"{result.iterations} recorded iterations confirmed, every figure to the bit")

@@ -15,6 +15,7 @@ from caffe_pysgd.cli.options import (
     iterations_option,
     json_option,
     net_state_options,
+    no_user_code_option,
     source_argument,
     stages_of,
     start_options,
@@ -38,6 +39,7 @@ from caffe_pysgd.stock.snapshots import read_solver_state, snapshot_names
 @start_options
 @json_option("Also write what was found as JSON.")
 @net_state_options
+@no_user_code_option
 def shadow(
     source: Path,
     iterations: Optional[int],

@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, List
 
 from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.proof.diagnose.lockstep import Step
+from caffe_pysgd.update.plugins import why_no_user_code
 
 UserStep = Callable[..., Any]
 
@@ -76,6 +77,9 @@ def load_step(named: str) -> UserStep:
     file, colon, name = named.rpartition(":")
     if not colon or not name.isidentifier():
         raise SettingError("--step", named, "file.py:function")
+    forbidden = why_no_user_code()
+    if forbidden:
+        raise UserError(f"--step: no code of a user's own is run here: {forbidden}")
     path = Path(file)
     if not path.is_file():
         raise UserError(f"--step: there is no file {path}")

@@ -18,7 +18,7 @@ from caffe_pysgd.proof.explain.derivation import takes_norms
 from caffe_pysgd.proof.explain.explanation import Element
 from caffe_pysgd.proof.explain.weight_watcher import WeightWatcher
 from caffe_pysgd.proof.replay import compare_update
-from caffe_pysgd.proof.rerun import Retraining, importing_from, working_directory
+from caffe_pysgd.proof.rerun import Retraining, importing_from, surroundings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters, UpdateRule, make_rule
 from caffe_pysgd.update.kernel_choice import make_kernels
@@ -49,7 +49,12 @@ class Found(NamedTuple):
 
 
 def find_element(
-    store: Store, parameter: str, index: Sequence[int], iteration: int, progress: Progress
+    store: Store,
+    parameter: str,
+    index: Sequence[int],
+    iteration: int,
+    progress: Progress,
+    allow_user_code: bool = False,
 ) -> Found:
     """Return what an audit knows of one weight's update.
 
@@ -59,13 +64,14 @@ def find_element(
         index: the weight's place in it, one number for each axis, or in the flat array.
         iteration: which update.
         progress: called while the run is trained again, if that is needed.
+        allow_user_code: run the modules and Python layers that a stranger's audit names.
 
     Raises:
         UserError: there is no such parameter, place or iteration; the parameter was not updated
             then; or no probe recorded it and the session cannot be trained again.
     """
     place = _find(store, parameter, index, iteration)
-    with working_directory(store):
+    with surroundings(store, allow_user_code):
         facts = _Facts(store, place)
         values = _probed(store, place)
         if values and not takes_norms(facts.rule, facts.h, iteration):
@@ -183,6 +189,11 @@ class _Facts:
 
     @cached_property
     def rule(self) -> UpdateRule:
+        update = self._manifest["configuration"].get("update", {})
+        named = {update.get("rule"), *(group.get("rule") for group in update.get("params", []))}
+        if ":" in self.rule_name and self.rule_name not in named:
+            # The seal is the manifest's: what else is in the file may have been changed since.
+            raise UserError(f"its configuration does not name the rule '{self.rule_name}'")
         with importing_from(str(Path(self._manifest["source"]).parent)):
             return make_rule(self.rule_name)
 
