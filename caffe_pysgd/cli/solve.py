@@ -23,7 +23,6 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
@@ -93,13 +92,7 @@ def solve(
         caffe.log(f"Resuming from {snapshot}")
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
-    try:
-        _train(python_solver, with_bar)
-    except UserError as error:
-        # A max-pooling layer that saw NaN wrote outside of its memory: Caffe must not tidy up.
-        click.echo(f"caffe-pysgd: {error}", err=True)
-        sys.stderr.flush()
-        os._exit(2)
+    _train(python_solver, with_bar)
     caffe.log("Optimization Done.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import numpy as np
 
@@ -15,7 +15,12 @@ from caffe_pysgd.update import Observer, Updater
 from caffe_pysgd.update.guard import Guard
 
 
-def observers_of(settings: UpdateSettings, host: str, run: Optional[Run] = None) -> List[Observer]:
+def observers_of(
+    settings: UpdateSettings,
+    host: str,
+    run: Optional[Run] = None,
+    harmed: Callable[[], None] = lambda: None,
+) -> List[Observer]:
     """Return the recorder, where there is an audit, and the guard, where it looks.
 
     Args:
@@ -23,6 +28,7 @@ def observers_of(settings: UpdateSettings, host: str, run: Optional[Run] = None)
         host: ``in-net``, ``hook`` or ``solver``.
         run: what is known of it is written down; where it is not given, what the manifest says
             that the audit names.
+        harmed: called when the guard found what is not finite.
     """
     observers: List[Observer] = []
     recorder = None
@@ -32,7 +38,12 @@ def observers_of(settings: UpdateSettings, host: str, run: Optional[Run] = None)
         observers.append(recorder)
     if settings.on_nonfinite:
         every = settings.audit.every if settings.audit else 0
-        told = recorder.nonfinite if recorder else None
+
+        def told(*found: Any) -> None:
+            harmed()
+            if recorder:
+                recorder.nonfinite(*found)
+
         observers.append(Guard(settings.on_nonfinite, every, told))
     return observers
 

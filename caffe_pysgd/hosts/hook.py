@@ -20,7 +20,7 @@ from caffe_pysgd.hosts.backend import (
 )
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
-from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
@@ -67,7 +67,8 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
         self.run = run = with_parameters_of(run, self.net)
         self.blobs = learnable_blobs(run, self.net)
         settings = settings_of(run)
-        observers = observers_of(settings, "hook", run)
+        this = weakref.ref(self)
+        observers = observers_of(settings, "hook", run, lambda: never_free(_there(this)))
         self.updater = build_updater(settings, self.blobs, None, observers, clears_diffs=True)
         self._memory = Memory(self.updater, self.blobs)
         self._loop = CaffesLoop(self)
@@ -76,7 +77,6 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
         self._base_lr = self.param.base_lr
         self._callbacks: List[Tuple[Callback, Callback]] = []
         # Caffe keeps the callback for as long as the solver lives: no circle, or neither would go.
-        this = weakref.ref(self)
         super().add_callback(
             lambda: _there(this)._on_start(), lambda: _there(this)._on_gradients_ready()
         )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+import ctypes
+from typing import Any, Sequence
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock.protocols import Blob
 from caffe_pysgd.update import Parameter, Updater
+
+
+def never_free(solver: Any) -> None:
+    """Let a pycaffe solver, and the memory of its nets, outlive the interpreter.
+
+    Over NaN, max pooling finds no maximum, and its backward writes in front of its memory: to free
+    that would end the process.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(solver))
 
 
 class Memory:

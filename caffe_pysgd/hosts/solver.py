@@ -32,7 +32,7 @@ from caffe_pysgd.hosts.backend import (
 )
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
-from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
@@ -110,7 +110,8 @@ class Solver:
         self._iter = 0
         self._blobs = learnable_blobs(run, self.net)
         settings = settings_of(run, audit)
-        observers = observers_of(settings, "solver", run)
+        native = self._native
+        observers = observers_of(settings, "solver", run, lambda: never_free(native))
         self.updater = build_updater(settings, self._blobs, observers=observers)
         self._memory = Memory(self.updater, self._blobs)
         weakref.finalize(self, close_all, self.updater.observers)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from helpers.failures import failure_in_log
 from helpers.nets import write_solver
+from helpers.programs import run_python
 
 from caffe_pysgd.stock.snapshots import read_model, read_solver_state
 
@@ -34,23 +35,39 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "target" top: "l
 )
 
 
-def train_until_it_diverges(cli: Any, workdir: Path, command: str, times: int) -> None:
+PROGRAM = """
+import sys, caffe_pysgd
+try:
+    caffe_pysgd.{make}("run.yaml").solve()
+except caffe_pysgd.UserError as error:
+    print(f"caffe-pysgd: {{error}}", file=sys.stderr)
+    sys.exit(2)
+"""
+HOSTS = ("train", "solve", "take_over", "get_solver")
+
+
+def train_until_it_diverges(cli: Any, workdir: Path, host: str, times: int) -> None:
     fields = {"base_lr": 1e30, "max_iter": 40, "snapshot": 1, "snapshot_prefix": "s"}
     write_solver(workdir, NET, **fields)
     (workdir / "run.yaml").write_text("solver: solver.prototxt\nrun_dir: run\naudit: true\n")
     for _ in range(times):
-        said = failure_in_log(cli(command, "run.yaml"))
+        if host in ("train", "solve"):
+            ended = cli(host, "run.yaml")
+        else:
+            ended = run_python(PROGRAM.format(make=host))
+        said = failure_in_log(ended)
         assert "of the gradient at iteration 1 are not finite" in said
         state = read_solver_state(workdir / "s_iter_1.solverstate")
         assert "ip" in read_model(state.learned_net)
 
 
-@pytest.mark.parametrize("command", ["train", "solve"])
-def test_it_ends_with_one_line_and_its_last_snapshot(cli: Any, workdir: Path, command: str) -> None:
-    train_until_it_diverges(cli, workdir, command, times=2)
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_ends_with_one_line_and_its_last_snapshot(cli: Any, workdir: Path, host: str) -> None:
+    train_until_it_diverges(cli, workdir, host, times=2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "solve"])
-def test_it_always_does(cli: Any, workdir: Path, command: str) -> None:
-    train_until_it_diverges(cli, workdir, command, times=100)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_always_does(cli: Any, workdir: Path, host: str) -> None:
+    train_until_it_diverges(cli, workdir, host, times=100)
