@@ -107,8 +107,9 @@ class _Check:
             self.iterations,
             self.last_iteration,
             self.hash,
-            self.session,
-            iteration,
+            # In a damaged file, anything may stand where a number should.
+            self.session if isinstance(self.session, int) else None,
+            iteration if isinstance(iteration, int) else None,
             reason,
         )
 
