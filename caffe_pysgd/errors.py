@@ -6,7 +6,7 @@ import difflib
 import reprlib
 from typing import Any, Iterable, Optional
 
-_MOST = 120  # characters of a value that a message shows
+_MOST, _MOST_LISTED = 120, 600  # characters of a value, or of a list, that a message shows
 
 
 class UserError(Exception):
@@ -51,7 +51,13 @@ class SettingError(UserError, ValueError):
 def one_of(allowed: Iterable[str], got: str = "", more: str = "") -> str:
     """Return ``one of a, b``, with what else is allowed and the likely spelling of what was got."""
     words = list(allowed)
-    return f"one of {', '.join(words)}{more}{nearest(got, words)}"
+    return f"one of {listed(words)}{more}{nearest(got, words)}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words with commas between them, cut where a message would become a page."""
+    text = ", ".join(words)
+    return text if len(text) <= _MOST_LISTED else f"{text[:_MOST_LISTED]}..."
 
 
 def nearest(word: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:

@@ -132,8 +132,10 @@ def test_damaged_files_are_refused(workdir: Path) -> None:
     assert unexpected(workdir, 40) == []
 
 
-def test_one_that_once_was_shown_whole_is_refused_in_short(workdir: Path) -> None:
-    assert unexpected(workdir, 1, first=331) == []  # a text where a session's number should be
+# A text of 5,000 characters where a session's number or a parameter's name should be.
+@pytest.mark.parametrize("number", [331, 379])
+def test_one_that_once_was_shown_whole_is_refused_in_short(workdir: Path, number: int) -> None:
+    assert unexpected(workdir, 1, first=number) == []
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 
 from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.store import RecordedParameter, Session, Store
-from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.errors import UserError, listed, nearest
 from caffe_pysgd.proof.explain.derivation import takes_norms
 from caffe_pysgd.proof.explain.explanation import Element
 from caffe_pysgd.proof.explain.weight_watcher import WeightWatcher
@@ -90,7 +90,7 @@ def _find(store: Store, name: str, index: Sequence[int], iteration: int) -> Plac
     (session,) = [s for s in store.sessions() if s.session == rows[0]["session"]]
     parameters = {p.name: p for p in store.parameters(session.session)}
     if name not in parameters:
-        hint = nearest(name, parameters) or f"; there are {', '.join(parameters)}"
+        hint = nearest(name, parameters) or f"; there are {listed(parameters)}"
         raise UserError(f"{store.path}: there is no parameter '{name}'{hint}")
     parameter = parameters[name]
     shape = parameter.shape if len(index) != 1 else (parameter.count,)
