@@ -1,7 +1,7 @@
 """The user's cache: files kept from run to run, of which nobody else can have written one.
 
-Loading code, or believing a secret, that others can write would be to do as they say. A file is
-written beside and renamed, with a checksum before its content.
+Believing a secret that others can write would be to do as they say. A file is written beside and
+linked, with a checksum before its content, and is never replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def read_kept(name: str) -> bytes:
     """Return what is kept under a name; nothing if there is none, or another could have written it.
 
     Args:
-        name: the file's, which should say for what the content is right.
+        name: the file's.
     """
     for folder in _folders():
         with suppress(OSError), open(folder / name, "rb") as file:
@@ -31,13 +31,12 @@ def read_kept(name: str) -> bytes:
     return b""
 
 
-def keep(name: str, content: bytes, replace: bool = True) -> bool:
-    """Keep content under a name; return whether that could be done.
+def keep(name: str, content: bytes) -> bool:
+    """Keep content under a name, or leave what is kept there; return whether that could be done.
 
     Args:
         name: the file's.
-        content: what :func:`read_kept` will return.
-        replace: whether what is kept already gives way; if not, it counts as kept.
+        content: what :func:`read_kept` will return, if nothing was kept before.
     """
     for folder in _folders():
         try:
@@ -48,14 +47,10 @@ def keep(name: str, content: bytes, replace: bool = True) -> bool:
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(hashlib.sha256(content).digest() + content)
-                if replace:
-                    os.replace(beside, folder / name)
-                else:
-                    with suppress(FileExistsError):
-                        os.link(beside, folder / name)
+                with suppress(FileExistsError):
+                    os.link(beside, folder / name)
             finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(beside)
+                os.unlink(beside)
         except OSError:
             continue
         return True

@@ -21,7 +21,7 @@ _SEAL, _SECRET = "seal", "secret"
 def sealed(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a manifest with the user's seal; as it is where no secret can be kept."""
     secret = read_kept(_SECRET)
-    if not secret and keep(_SECRET, os.urandom(32), replace=False):
+    if not secret and keep(_SECRET, os.urandom(32)):
         secret = read_kept(_SECRET)
     return {**manifest, _SEAL: _seal(manifest, secret)} if secret else manifest
 
