@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import re
@@ -46,6 +47,15 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def remove_unfinished(folder: Path, beginning: str) -> None:
+    """Remove what ``replacing`` left of files whose names begin so, in processes that were killed.
+
+    Only for who knows that nobody else is writing there.
+    """
+    for path in folder.glob(f".{glob.escape(beginning)}*.????????"):
+        path.unlink()
 
 
 OTHER_FOLDER = "wait for it to end, or give this run another folder (run_dir, or --run-dir D)"

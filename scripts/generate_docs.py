@@ -38,6 +38,7 @@ from caffe_pysgd.run.configuration import (
     AuditOptions,
     Configuration,
     ParameterGroup,
+    SnapshotOptions,
     UpdateOptions,
 )
 from caffe_pysgd.stock import pycaffe
@@ -206,6 +207,7 @@ _KEYS: Dict[str, Callable[[], Any]] = {
     "of Caffe": _caffes,
     "beyond Caffe": _beyond,
     "of a group": lambda: _of(ParameterGroup, _is_own),
+    "of snapshots": lambda: _of(SnapshotOptions, bool),
     "of audit": lambda: _of(AuditOptions, lambda name: name != "on_nonfinite"),  # of version 0.1
 }
 _WRITERS = {"command": write_command, "keys": write_keys}

@@ -20,7 +20,7 @@ SLOWLY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("any machine", **SLOWLY)
 settings.load_profile("any machine")
 
-pytest_plugins = ["helpers.browser"]  # the fixture `opened`
+pytest_plugins = ["helpers.browser", "helpers.disks"]  # the fixtures `opened` and `disk`
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import tempfile
@@ -26,6 +27,21 @@ def refuse_if_locked(file: Path) -> None:
     if file.is_file():
         with said_of(file):
             os.close(lock(file))
+
+
+def is_recorded(file: Path) -> bool:
+    """Return whether somebody is recording into a file, as far as one who may read it can tell."""
+    if file.resolve() in open_files:
+        return True
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _refuse_if_open(file: Path) -> None:

@@ -7,11 +7,12 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -53,6 +54,27 @@ def command() -> Dict[str, Any]:
         "working_directory": os.getcwd(),
         "git": _git(),
     }
+
+
+def going_on(command: Sequence[str], state: Path) -> str:
+    """Return the command line that goes on from a solver state, as one types it.
+
+    Args:
+        command: how the run was started, as :func:`command` has it.
+        state: what it goes on from.
+    """
+    start = next((i for i, word in enumerate(command) if word in ("train", "solve")), None)
+    words = list(command[start:]) if start is not None else []
+    behind = words.index("--") if "--" in words else len(words)
+    kept: List[str] = []
+    takes_next = False
+    for word in words[:behind]:
+        name, equals, _ = word.partition("=")
+        if takes_next or name in ("--snapshot", "--weights"):
+            takes_next = not takes_next and not equals
+        elif name != "--overwrite":
+            kept.append(word)
+    return shlex.join(["caffe-pysgd", *kept, "--snapshot", str(state), *words[behind:]])
 
 
 def read(path: Path) -> Dict[str, Any]:

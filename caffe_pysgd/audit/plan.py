@@ -20,11 +20,6 @@ from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.stock.prototxt import to_text
 
 
-def default_run_dir(run: Run) -> Path:
-    """Return where a run's files go if nobody says."""
-    return run.configuration.run_dir or Path("runs", run.source.stem)
-
-
 def plan_audit(run: Run, directory: Path, always: bool = False) -> Optional[AuditSettings]:
     """Return what is to be recorded of a run; None for nothing.
 

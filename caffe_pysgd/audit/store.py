@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sqlite3
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from caffe_pysgd.audit.lock import is_recorded
 from caffe_pysgd.audit.schema import APPLICATION_ID, COLUMNS, KEYS, VERSION
 from caffe_pysgd.errors import UserError
 
@@ -78,15 +82,11 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            connection = self._connect("mode=ro")
-        except sqlite3.Error:
-            # On a medium that nobody can write to there is nobody to wait for, either.
-            try:
-                connection = self._connect("immutable=1")
-            except sqlite3.Error as error:
-                raise UserError(
-                    f"{self.path}: cannot be read as an audit: {str(error)[:200]}"
-                ) from error
+            connection = self._connect_where_possible()
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read as an audit: {str(error)[:200]}"
+            ) from error
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
@@ -99,10 +99,29 @@ class Store:
             )
         return connection
 
-    def _connect(self, how: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"file:{quote(str(self.path.resolve()))}?{how}", uri=True, timeout=10
-        )
+    def _connect_where_possible(self) -> sqlite3.Connection:
+        """Open the file as it can be: SQLite wants to write beside it, even to read it."""
+        waits = self._beside("-wal").exists()
+        self._left_by_a_kill = waits and not is_recorded(self.path)
+        if not waits and not os.access(self.path, os.W_OK):
+            return self._connect(self.path, "immutable=1")  # and nobody else writes
+        try:
+            return self._connect(self.path, "mode=ro")
+        except sqlite3.Error:
+            if not self._left_by_a_kill:
+                return self._connect(self.path, "immutable=1")
+        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
+            copy = Path(folder, self.path.name)
+            for ending in ("", "-wal"):
+                shutil.copyfile(self._beside(ending), f"{copy}{ending}")
+            return self._connect(copy, "mode=ro")  # it stays open without its name
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    def _connect(self, path: Path, how: str) -> sqlite3.Connection:
+        location = f"file:{quote(str(path.resolve()))}?{how}"
+        connection = sqlite3.connect(location, uri=True, timeout=10)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")  # its views may be a stranger's
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -123,8 +142,13 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what SQLite made beside it to read it goes."""
         self.connection.close()
+        if self._left_by_a_kill or not self._beside("-wal").exists() or is_recorded(self.path):
+            return
+        with suppress(sqlite3.Error):
+            connection = self._connect(self.path, "mode=rw")  # the last to close it tidies up
+            connection.close()
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> List[Tuple[Any, ...]]:
         """Return the rows of a query.

@@ -25,6 +25,7 @@ from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.in_net.inject import write_injected
 from caffe_pysgd.run.outputs import own_folder
 from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
 
 
 @click.command()
@@ -41,11 +42,13 @@ def inject(
     D/net.prototxt is the train net with three Python layers, D/solver.prototxt the solver that
     leaves the update to them. Everything else stays as it is: data, tests, display, snapshots.
     """
-    run = resolve(source, iterations, level, stages_of(stage))
-    directory = run_dir or run.configuration.run_dir
-    if directory is None:
+    run = resolve(source, iterations, level, stages_of(stage), run_dir)
+    if run.configuration.run_dir is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
-    audit = plan_audit(run, own_folder(directory))
+    directory = own_folder(run.directory)
+    audit = plan_audit(run, directory, always=run.settings().keep is not None)
+    refuse_unfit_for_hdf5(run)
+    make_snapshot_folder(run)
     lock = lock_folder(directory)
     solver = write_injected(run, directory, audit=audit)
     write_manifest(run, audit)

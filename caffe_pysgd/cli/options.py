@@ -84,6 +84,11 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(checked)
 
 
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace the snapshots of an earlier run, if X is a YAML."
+)
+
+
 def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--level`` and ``--stage``, as `caffe train` has them."""
     command = click.option(

@@ -8,27 +8,31 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
 
 import click
 import numpy as np
 
-from caffe_pysgd.audit.plan import default_run_dir, plan_audit
+from caffe_pysgd.audit import manifest
+from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_options,
     no_user_code_option,
+    overwrite_option,
     run_dir_option,
     source_or_solver,
     stages_of,
     start_options,
 )
 from caffe_pysgd.files import lock_folder
+from caffe_pysgd.hosts.audience import stopped_line
 from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
+from caffe_pysgd.run.outputs import own_folder
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot, start_from
+from caffe_pysgd.run.snapshots import chosen_snapshot, clear_prefix, make_snapshot_folder
+from caffe_pysgd.run.start import check_native_snapshot, start_from
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import Observer
 from caffe_pysgd.update.stages import Clipping
@@ -45,6 +49,7 @@ _EFFECT = click.Choice([action.value for action in Action])
 @run_dir_option
 @iterations_option
 @start_options
+@overwrite_option
 @click.option("--gpu", metavar="N", type=int, help="Run on this GPU.")
 @click.option("--sigint_effect", type=_EFFECT, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
@@ -56,6 +61,7 @@ def solve(
     iterations: Optional[int],
     snapshot: Optional[str],
     weights: List[str],
+    overwrite: bool,
     gpu: Optional[int],
     sigint_effect: str,
     sighup_effect: str,
@@ -67,11 +73,10 @@ def solve(
     The flags, the log and the snapshots are those of `caffe train`, and so are the bits. On a
     terminal a progress bar takes the log's place; GLOG_logtostderr=1 brings it back.
     """
-    run = resolve(source, iterations, level, stages_of(stage))
+    run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
     snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
-    directory = run_dir or default_run_dir(run)
-    own = own_folder(directory) if run_dir or run.configuration.run_dir else None
+    directory = own_folder(run.directory)
     audit = plan_audit(run, directory, always=True)
     make_snapshot_folder(run)  # before the log begins
     with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
@@ -80,11 +85,14 @@ def solve(
     caffe.init_log(2 if with_bar else quiet, True)
     _choose_device(run, gpu, caffe)
     lock_folder(directory)  # for as long as this process lives
-    if own:
-        run.write_stock(own)
+    clear_prefix(run, snapshot)
+    run.write_stock(directory)
+    write_manifest(run, audit)
     python_solver = Solver(run, audit)
     python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
     python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
+    last = _LastSnapshot()
+    python_solver.updater.observers.append(last)
     python_solver.set_action_function(
         _catch({signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)})
     )
@@ -94,6 +102,9 @@ def solve(
     caffe.log("Starting Optimization")
     _train(python_solver, with_bar)
     caffe.log("Optimization Done.")
+    if python_solver.iter < run.solver.max_iter and last.state:
+        said = stopped_line(python_solver.iter, manifest.command()["command"], last.state)
+        click.echo(said, err=True, nl=False)
 
 
 def _train(solver: Solver, with_bar: bool) -> None:
@@ -132,9 +143,23 @@ def _only_caffes_own_layers(solver: Solver, caffe: Any) -> bool:
 def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
     """Catch signals; return a function that says, once for each, what was asked for."""
     requests: List[Action] = []
+    # Caffe dies of it at once; here what is being written beside is tidied up first.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     for number, action in effects.items():
         signal.signal(number, lambda *_, action=action: requests.append(action))
     return lambda: requests.pop(0) if requests else Action.NONE
+
+
+class _LastSnapshot(Observer):
+    """Remembers the solver state that was written last."""
+
+    state: Optional[Path] = None
+
+    def due(self, iteration: int) -> bool:
+        return False
+
+    def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
+        self.state = paths[-1]
 
 
 class _Bar(Observer):

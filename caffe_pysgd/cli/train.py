@@ -11,12 +11,13 @@ from typing import List, Optional
 
 import click
 
-from caffe_pysgd.audit.plan import default_run_dir, plan_audit, write_manifest
+from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
     net_state_options,
     no_user_code_option,
+    overwrite_option,
     run_dir_option,
     source_or_solver,
     stages_of,
@@ -26,9 +27,15 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder
 from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
 from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.outputs import make_snapshot_folder, own_folder
+from caffe_pysgd.run.outputs import own_folder
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.start import check_snapshot, check_weights, chosen_snapshot
+from caffe_pysgd.run.snapshots import (
+    chosen_snapshot,
+    clear_prefix,
+    make_snapshot_folder,
+    refuse_unfit_for_hdf5,
+)
+from caffe_pysgd.run.start import check_snapshot, check_weights
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import is_hdf5
 
@@ -56,6 +63,7 @@ _BEHIND = f"{__name__}.behind the dashes"
 @run_dir_option
 @iterations_option
 @start_options
+@overwrite_option
 @net_state_options
 @no_user_code_option
 @click.pass_context
@@ -66,6 +74,7 @@ def train(
     iterations: Optional[int],
     snapshot: Optional[str],
     weights: List[str],
+    overwrite: bool,
     level: int,
     stage: str,
 ) -> None:
@@ -78,8 +87,8 @@ def train(
     arguments: List[str] = context.meta.get(_BEHIND, [])
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
-    run = resolve(source, iterations, level, stages_of(stage))
-    directory = own_folder(run_dir or default_run_dir(run))
+    run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
+    directory = own_folder(run.directory)
     if "gpu" in map(_flag, arguments):
         pycaffe.require_gpu()
     models = [check_weights(Path(model), run) for model in weights]
@@ -89,8 +98,10 @@ def train(
         models = [state.learned_net]
     registered = any(is_hdf5(model) for model in models)
     audit = plan_audit(run, directory, always=True)
+    refuse_unfit_for_hdf5(run)
     make_snapshot_folder(run)
     lock_folder(directory)  # kept by the caffe that this process becomes
+    clear_prefix(run, snapshot)
     solver = write_injected(run, directory, registered, audit)
     # In the manifest alone: caffe itself is told by its flags.
     started = run.with_solver(weights=weights) if weights else run

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Callable, List, Optional, Sequence
 
 import numpy as np
 
+from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.plan import statement
 from caffe_pysgd.audit.recorder import Recorder
+from caffe_pysgd.hosts.snapshot_keeper import SnapshotKeeper
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
@@ -21,7 +24,7 @@ def observers_of(
     run: Optional[Run] = None,
     harmed: Callable[[], None] = lambda: None,
 ) -> List[Observer]:
-    """Return the recorder, where there is an audit, and the guard, where it looks.
+    """Return the recorder, the keeper of snapshots and the guard, where they are asked for.
 
     Args:
         settings: what the update is told.
@@ -36,6 +39,8 @@ def observers_of(
         stated = statement(run) if run else None
         recorder = Recorder(settings, host, pycaffe.compiled().log, stated)
         observers.append(recorder)
+    if settings.keep:
+        observers.append(SnapshotKeeper(settings.keep, pycaffe.compiled().log))
     if settings.on_nonfinite:
         every = settings.audit.every if settings.audit else 0
 
@@ -60,6 +65,12 @@ def tell_updated(updater: Updater, iteration: int, rate: np.float32) -> None:
     except BaseException:
         close_all(updater.observers)
         raise
+
+
+def stopped_line(iteration: int, command: Sequence[str], state: Path) -> str:
+    """Return what a person is told whose signal stopped a run."""
+    again = manifest.going_on(command, state)
+    return f"caffe-pysgd: stopped at iteration {iteration}; to go on: {again}\n"
 
 
 def close_all(observers: Sequence[Observer]) -> None:

@@ -15,6 +15,7 @@ from caffe_pysgd.hosts.backend import (
     Source,
     learnable_blobs,
     neutral_files,
+    refuse_unfit_nets,
     resolve_source,
     settings_of,
 )
@@ -22,10 +23,10 @@ from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
-from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
+from caffe_pysgd.run.snapshots import Claim, chosen_snapshot, make_snapshot_folder
+from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state
 
@@ -46,7 +47,6 @@ def take_over(source: Source) -> TakenOverSolver:
         UserError: anything that would stop the run later.
     """
     run = resolve_source(source)
-    make_snapshot_folder(run)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
         return TakenOverSolver(run, neutral_files(run, Path(directory)))
 
@@ -65,8 +65,11 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
     def __init__(self, run: Run, neutral_solver: Path) -> None:
         super().__init__(str(neutral_solver))
         self.run = run = with_parameters_of(run, self.net)
+        refuse_unfit_nets(run, self.net, self.test_nets)
+        self._claim = Claim(run)
         self.blobs = learnable_blobs(run, self.net)
         settings = settings_of(run)
+        make_snapshot_folder(run)
         this = weakref.ref(self)
         observers = observers_of(settings, "hook", run, lambda: never_free(_there(this)))
         self.updater = build_updater(settings, self.blobs, None, observers, clears_diffs=True)
@@ -129,6 +132,7 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
 
     def step(self, iterations: int) -> None:
         """Train for a number of iterations."""
+        self._claim.take()
         with self._loop.stepping(self.iter):
             super().step(iterations)
 
@@ -136,6 +140,7 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
         """Train up to ``max_iter``, from a ``.solverstate`` if one is given."""
         if resume_file:
             self.restore(resume_file)
+        self._claim.take()
         if self.iter >= self.run.solver.max_iter and self._snapshot_due_after_train():
             self.snapshot()  # no iteration is left that would take it
         self._solving = True
@@ -152,6 +157,7 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
 
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
+        self._claim.take()
         self._write_snapshot(self.iter)
 
     def _write_snapshot(self, iteration: int) -> None:
@@ -171,6 +177,7 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
         if path is None:
             return
         state = check_native_snapshot(Path(path), self.run)
+        self._claim.take(path)
         self._restore_native(state)
         adopt_state(self.run, self.updater, state)
         for observer in self.updater.observers:

@@ -10,6 +10,7 @@ import numpy as np
 
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.snapshots import refuse_unfit_for_hdf5
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state
@@ -20,8 +21,10 @@ def write_snapshot(run: Run, net: Net, updater: Updater, iteration: int) -> Tupl
     """Write ``.caffemodel`` and ``.solverstate`` as the native solver does; return both.
 
     Raises:
-        UserError: one of them cannot be written; nothing is left half-written.
+        UserError: one of them cannot be written, and nothing is left half-written; or HDF5 cannot
+            hold the net.
     """
+    refuse_unfit_for_hdf5(run, net._layer_names)
     log = pycaffe.compiled().log
     model, state = snapshot_names(run.solver.snapshot_prefix, iteration, run.hdf5)
     kind = "HDF5" if run.hdf5 else "binary proto"

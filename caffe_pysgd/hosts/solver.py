@@ -27,6 +27,7 @@ from caffe_pysgd.hosts.backend import (
     learnable_blobs,
     neutral_files,
     outputs,
+    refuse_unfit_nets,
     resolve_source,
     settings_of,
 )
@@ -34,11 +35,11 @@ from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
-from caffe_pysgd.run.outputs import make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
-from caffe_pysgd.run.start import check_native_snapshot, chosen_snapshot
+from caffe_pysgd.run.snapshots import Claim, chosen_snapshot, make_snapshot_folder
+from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import set_field
@@ -99,17 +100,19 @@ class Solver:
         if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
             expected = f"'{self.solver_type}' ({type(self).__name__}); get_solver() takes any type"
             raise SettingError("type", run.solver.type, expected, where=run.source)
-        make_snapshot_folder(run)
         with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
             self._native = pycaffe.compiled().get_solver(str(neutral_files(run, Path(directory))))
         self.net = self._native.net
         run = with_parameters_of(run, self.net)
         self._run = run = run.with_solver()  # its own, to which a user may set
         self.test_nets = list(self._native.test_nets)
+        refuse_unfit_nets(run, self.net, self.test_nets)
+        self._claim = Claim(run)
         self.param = run.solver
         self._iter = 0
         self._blobs = learnable_blobs(run, self.net)
         settings = settings_of(run, audit)
+        make_snapshot_folder(run)
         native = self._native
         observers = observers_of(settings, "solver", run, lambda: never_free(native))
         self.updater = build_updater(settings, self._blobs, observers=observers)
@@ -131,7 +134,9 @@ class Solver:
         Raises:
             TypeError: it is no whole number.
         """
-        start, stop = self.iter, self.iter + operator.index(iterations)
+        iterations = operator.index(iterations)
+        self._claim.take()
+        start, stop = self.iter, self.iter + iterations
         self._smoothing = SmoothedLoss(start, self.param.average_loss)
         self.smoothed_loss = np.float32(0)
         self._timer = time.perf_counter()
@@ -305,6 +310,7 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write ``.caffemodel`` and ``.solverstate`` as the native solver does."""
+        self._claim.take()
         paths = write_snapshot(self._run, self.net, self.updater, self.iter)
         for observer in self.updater.observers:
             observer.snapshot_taken(self.iter, paths)
@@ -321,6 +327,7 @@ class Solver:
         if path is None:
             return
         state = check_native_snapshot(Path(path), self._run)
+        self._claim.take(path)
         self.net.copy_from(str(state.learned_net))
         adopt_state(self._run, self.updater, state)
         self._iter = state.iteration

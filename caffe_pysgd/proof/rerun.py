@@ -28,7 +28,7 @@ from caffe_pysgd.hosts.in_net.convert import is_in_net
 from caffe_pysgd.hosts.snapshot_writer import adopt_state
 from caffe_pysgd.hosts.solver import Action, Solver
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.run import NET, SOLVER, Run
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
@@ -161,15 +161,15 @@ class Retraining:
             for one in (net, *solver.test_net_param):
                 silence_writers(one)
             self._refuse_writing(net, *solver.test_net_param)
-            (directory / "net.prototxt").write_text(to_text(net), encoding="utf-8")
-            replace_train_net(solver, directory / "net.prototxt")
+            (directory / NET).write_text(to_text(net), encoding="utf-8")
+            replace_train_net(solver, directory / NET)
             solver.train_state.CopyFrom(state)
             if self._start.weights:
                 del solver.weights[:]
                 solver.weights.extend(self._start.weights)
             solver.snapshot, solver.snapshot_after_train, solver.display = 0, False, 0
-            (directory / "solver.prototxt").write_text(to_text(solver), encoding="utf-8")
-            configuration = {"solver": "solver.prototxt", "update": self._update_options()}
+            (directory / SOLVER).write_text(to_text(solver), encoding="utf-8")
+            configuration = {"solver": SOLVER, "update": self._update_options()}
             path = directory / "run.yaml"
             path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
             module_path = str(Path(manifest["source"]).parent)

@@ -13,7 +13,7 @@ from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.run import SOLVER, Run
 from caffe_pysgd.run.settings import FIRST_STATE_BLOB
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import Model, read_model, read_solver_state, snapshot_names
@@ -121,7 +121,9 @@ def _train_in_python(
     run.with_solver(snapshot_prefix=prefix, train_state=run.state).write_stock(directory)
     source = directory / "run.yaml"
     update = f"{{kernels: {run.update.kernels}, exact: {str(run.update.exact).lower()}}}"
-    source.write_text(f"solver: solver.prototxt\nupdate: {update}\n")
+    source.write_text(
+        f"solver: {SOLVER}\nrun_dir: .\nsnapshots: {{prefix: snapshot}}\nupdate: {update}\n"
+    )
     log = _run([*program, str(source)], directory / "caffe.log", progress)
     state = _final_state(run, directory)
     weights = _weights(run, read_model(state.learned_net))

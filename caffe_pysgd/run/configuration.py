@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.run.settings import reaction_of
-from caffe_pysgd.run.yaml_file import read_yaml
+from caffe_pysgd.run.yaml_file import is_yaml, read_yaml
 from caffe_pysgd.update import HyperParameters
 
 
@@ -32,6 +32,7 @@ def _fits_float32(value: float) -> float:
 # A float in caffe.proto; a whole number will do.
 Real = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_fits_float32)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]  # an int32 in caffe.proto
+Name = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -123,19 +124,42 @@ class AuditOptions(_Strict):
     """What is recorded of the run."""
 
     every: Annotated[Count, Field(ge=1)] = 1
-    file: Annotated[str, Field(min_length=1)] = "audit.sqlite"
+    file: Name = "audit.sqlite"
     histograms: Count = 0
     probes: List[ProbeOptions] = []
     weights_every: Optional[Count] = None
     on_nonfinite: Optional[Literal["raise", "skip", "record"]] = None  # of version 0.1
 
 
+class BestOptions(_Strict):
+    """By which score a snapshot is the best: one key of the two, and the name of a test output."""
+
+    max: Optional[Name] = None
+    min: Optional[Name] = None
+
+
+def _one_score(value: BestOptions) -> BestOptions:
+    if (value.max is None) == (value.min is None):
+        raise PydanticCustomError("one_score", "{max: OUTPUT} or {min: OUTPUT}")
+    return value
+
+
+class SnapshotOptions(_Strict):
+    """Where the run's snapshots go, and which of them stay."""
+
+    prefix: Optional[Name] = None
+    overwrite: StrictBool = False
+    keep_last: Optional[Annotated[Count, Field(ge=1)]] = None
+    keep_best: Optional[Annotated[BestOptions, AfterValidator(_one_score)]] = None
+
+
 class Configuration(_Strict):
-    """A run: the stock solver file, where the run's files go, the update and the audit."""
+    """A run: the stock solver file, where its files go, the update, snapshots and the audit."""
 
     solver: Path = Field(strict=False)
     run_dir: Optional[Path] = Field(default=None, strict=False)
     update: UpdateOptions = UpdateOptions()
+    snapshots: Annotated[SnapshotOptions, BeforeValidator(_as_mapping)] = SnapshotOptions()
     audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
 
     @property
@@ -162,7 +186,7 @@ def read_configuration(path: Path) -> Configuration:
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: there is no such file; give a solver.prototxt or a YAML")
-    if path.suffix not in (".yaml", ".yml"):
+    if not is_yaml(path):
         return Configuration(solver=path)
     content = read_yaml(path)
     try:
@@ -171,12 +195,17 @@ def read_configuration(path: Path) -> Configuration:
         # A misspelt key comes before the missing one that it was meant to be.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         raise _explained(path, first) from error
-    beside = {"solver": path.parent / configuration.solver}
+    beside: Dict[str, Any] = {"solver": path.parent / configuration.solver}
     if not os.path.exists(beside["solver"]):
         problem = "there is no such file (a path in a YAML is relative to the YAML)"
         raise SettingError("solver", str(beside["solver"]), problem=problem, where=path)
     if configuration.run_dir is not None:
         beside["run_dir"] = path.parent / configuration.run_dir
+    if configuration.snapshots.prefix is not None:
+        given = configuration.snapshots.prefix
+        # A / at its end makes it a folder; a Path has none.
+        prefix = f"{path.parent / given}{'/' if given.endswith('/') else ''}"
+        beside["snapshots"] = configuration.snapshots.model_copy(update={"prefix": prefix})
     return configuration.model_copy(update=beside)
 
 
@@ -213,14 +242,15 @@ def _key(location: Sequence[Any]) -> str:
 
 
 def _known_keys(location: Sequence[Any]) -> List[str]:
-    model: Any = Configuration
-    for part in location:
-        if part == "update":
-            model = UpdateOptions
-        elif part == "params":
-            model = ParameterGroup
-        elif part == "audit":
-            model = AuditOptions
-        elif part == "probes":
-            model = ProbeOptions
-    return list(model.model_fields)
+    models = [_MODELS[part] for part in location if part in _MODELS]
+    return list((models or [Configuration])[-1].model_fields)
+
+
+_MODELS: Dict[Any, Any] = {
+    "update": UpdateOptions,
+    "params": ParameterGroup,
+    "snapshots": SnapshotOptions,
+    "keep_best": BestOptions,
+    "audit": AuditOptions,
+    "probes": ProbeOptions,
+}

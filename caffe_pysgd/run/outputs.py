@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Callable, Dict
 
 from caffe_pysgd.errors import SettingError, UserError
-from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.run import NET, ORIGIN, SOLVER
 
-SOLVER, NET, MANIFEST, REPORT = "solver.prototxt", "net.prototxt", "manifest.json", "report.html"
+MANIFEST, REPORT = "manifest.json", "report.html"
 
 _WRITTEN_HERE: Dict[str, Callable[[bytes], bool]] = {
-    ".prototxt": lambda content: content.startswith(b"# Written by caffe-pysgd"),
+    ".prototxt": lambda content: content.startswith(ORIGIN.encode()),
     ".json": lambda content: b'"train_state"' in content and b'"hyperparameters"' in content,
     ".html": lambda content: b'name="generator" content="caffe-pysgd ' in content[:4096],
 }
@@ -55,25 +54,3 @@ def inside(directory: Path, field: str, name: str, where: Path) -> Path:
     if str(path) in (SOLVER, NET, MANIFEST, REPORT, "."):
         raise SettingError(field, name, "another name, which the run does not use", where=where)
     return directory / path
-
-
-def make_snapshot_folder(run: Run) -> None:
-    """Make the folder of a run's snapshots, if it takes any.
-
-    Caffe looks before training only where ``snapshot`` is set, and else aborts after it.
-
-    Raises:
-        SettingError: it cannot be made or written to.
-    """
-    solver = run.solver
-    if not solver.snapshot and not solver.snapshot_after_train:
-        return
-    folder = Path(solver.snapshot_prefix).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        problem = "" if os.access(folder, os.W_OK) else f"the folder {folder} is not writable"
-    except OSError as error:
-        problem = f"the folder {folder} cannot be made: {error.strerror}"
-    if problem:
-        prefix = solver.snapshot_prefix
-        raise SettingError("snapshot_prefix", prefix, problem=problem, where=run.source)

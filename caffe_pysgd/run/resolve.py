@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.run import groups
-from caffe_pysgd.run.configuration import UpdateOptions, read_configuration
-from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.configuration import Configuration, UpdateOptions, read_configuration
+from caffe_pysgd.run.run import Run, run_directory
 from caffe_pysgd.run.settings import MODULE
+from caffe_pysgd.run.yaml_file import is_yaml
 from caffe_pysgd.stock.learnable import (
     LearnableParameter,
     parameters_of,
@@ -32,6 +33,8 @@ def resolve(
     iterations: Optional[int] = None,
     level: Optional[int] = 0,
     stages: Tuple[str, ...] = (),
+    run_dir: Optional[Path] = None,
+    overwrite: bool = False,
     in_copy: bool = False,
 ) -> Run:
     """Read and check everything that a run needs, and let Caffe build its train net once.
@@ -41,15 +44,19 @@ def resolve(
         iterations: replaces ``max_iter``.
         level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
             which has no command line.
+        run_dir: replaces the YAML's.
+        overwrite: the run may replace the snapshots of an earlier one, whatever the YAML says.
         in_copy: the train net is built in a copy of this process, and not as by ``caffe train``;
             where that does not work, the run has no parameters yet.
 
     Raises:
         UserError: anything that would stop the run later.
     """
-    configuration = read_configuration(source)
+    configuration = _as_told(read_configuration(source), run_dir, overwrite)
     update = configuration.update
     solver = read_solver(configuration.solver)
+    if is_yaml(source):
+        solver.snapshot_prefix = _own_prefix(source, configuration, solver.snapshot_prefix)
     given = update.hyperparameters()
     if iterations is not None:
         given["max_iter"] = iterations
@@ -102,6 +109,25 @@ def with_parameters_of(run: Run, net: Net) -> Run:
                 f"program can build its net; write them into {run.where}"
             )
     return run
+
+
+def _as_told(
+    configuration: Configuration, run_dir: Optional[Path], overwrite: bool
+) -> Configuration:
+    """Return the configuration with what the command line says."""
+    told: Dict[str, Any] = {"run_dir": run_dir} if run_dir else {}
+    if overwrite:
+        told["snapshots"] = configuration.snapshots.model_copy(update={"overwrite": True})
+    return configuration.model_copy(update=told)
+
+
+def _own_prefix(source: Path, configuration: Configuration, prefix: str) -> str:
+    """Return where the snapshots of a YAML's run go: two YAMLs may name one solver file."""
+    given = configuration.snapshots.prefix
+    if given is None:
+        folder, name = run_directory(source, configuration) / "snapshots", Path(prefix).name
+        return str(folder / (name or source.stem))
+    return str(Path(given, source.stem)) if given.endswith("/") or Path(given).is_dir() else given
 
 
 def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
-from caffe_pysgd.run.settings import ParameterSettings, UpdateSettings
+from caffe_pysgd.run.settings import KeepSettings, ParameterSettings, UpdateSettings
 from caffe_pysgd.stock.learnable import LearnableParameter
 from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.solver_file import replace_train_net, set_field
 from caffe_pysgd.update import NATIVE_NAMES, HyperParameters, find_rule
 from caffe_pysgd.update.policies import caffe as caffes
+
+SOLVER, NET = "solver.prototxt", "net.prototxt"  # what a run's own files are called
+ORIGIN = "# Written by caffe-pysgd"  # how they begin
+
+
+def run_directory(source: Path, configuration: Configuration) -> Path:
+    """Return where the files of a run go: into its ``run_dir``, or ``runs/NAME``."""
+    return configuration.run_dir or Path("runs", source.stem)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,16 @@ class Run:
         return self.configuration.update
 
     @property
+    def directory(self) -> Path:
+        """Where the run's files go."""
+        return run_directory(self.source, self.configuration)
+
+    @property
+    def takes_snapshots(self) -> bool:
+        """Whether any is taken that nobody asks for by a signal or a call."""
+        return bool(self.solver.snapshot or self.solver.snapshot_after_train)
+
+    @property
     def hdf5(self) -> bool:
         """Whether snapshots are HDF5 files."""
         return bool(self.solver.snapshot_format == type(self.solver).HDF5)
@@ -90,7 +108,19 @@ class Run:
             module_path=str(self.source.parent) if self.update.names_modules() else "",
             on_nonfinite=self.configuration.on_nonfinite,
             log_outputs=self.update.log_outputs,
+            keep=self._keep_settings(),
         )
+
+    def _keep_settings(self) -> Optional[KeepSettings]:
+        """Return which snapshots stay, if not all; the newest does in any case."""
+        options = self.configuration.snapshots
+        best = options.keep_best
+        if options.keep_last is None and best is None:
+            return None
+        name = (best.max or best.min or "") if best else ""
+        highest = bool(best and best.max)
+        prefix = self.solver.snapshot_prefix
+        return KeepSettings(prefix, self.hdf5, options.keep_last or 1, name, highest)
 
     def _parameter_settings(
         self, parameter: LearnableParameter, group: ParameterGroup
@@ -149,7 +179,7 @@ class Run:
         """Write the run, resolved, for the native solver into a folder; return the solver file."""
         solver = type(self.solver)()
         solver.CopyFrom(self.solver)
-        replace_train_net(solver, directory / "net.prototxt")
+        replace_train_net(solver, directory / NET)
         return self.write(directory, solver, self.net)
 
     def write(self, directory: Path, solver: Any, net: Any) -> Path:
@@ -158,12 +188,7 @@ class Run:
         Raises:
             UserError: one of them cannot be written; the other stays as it was.
         """
-        origin = f"# Written by caffe-pysgd from {self.source}.\n"
-        solver_path = directory / "solver.prototxt"
-        write_files(
-            {
-                directory / "net.prototxt": origin + to_text(net),
-                solver_path: origin + to_text(solver),
-            }
-        )
-        return solver_path
+        origin = f"{ORIGIN} from {self.source}.\n"
+        messages = {directory / NET: net, directory / SOLVER: solver}
+        write_files({path: origin + to_text(message) for path, message in messages.items()})
+        return directory / SOLVER

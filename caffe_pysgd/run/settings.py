@@ -87,6 +87,27 @@ class AuditSettings:
         return cls(**{**known, "probes": tuple(map(tuple, known["probes"]))})
 
 
+TRAIN_LOSS = "train_loss"  # no test output: the smoothed loss of the training
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Which snapshots stay.
+
+    Attributes:
+        prefix, hdf5: how the snapshots are named.
+        last: how many of the newest.
+        best: the test output, or ``train_loss``, by which one more is the best; empty for none.
+        highest: whether the highest value is the best, and not the lowest.
+    """
+
+    prefix: str
+    hdf5: bool
+    last: int
+    best: str
+    highest: bool
+
+
 # What version 0.1 called the reactions to a gradient that is not finite; they were the audit's.
 _REACTIONS_OF_0_1 = {"raise": "stop", "skip": "skip", "record": "ignore"}
 
@@ -116,6 +137,7 @@ class UpdateSettings:
             nobody looks.
         audit: what is recorded; None for nothing.
         log_outputs: whether Caffe's log shows the rate and the size of the update.
+        keep: which snapshots stay; None for all.
     """
 
     rule: str
@@ -130,6 +152,7 @@ class UpdateSettings:
     on_nonfinite: str = ""
     audit: Optional[AuditSettings] = None
     log_outputs: bool = True
+    keep: Optional[KeepSettings] = None
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""
@@ -146,6 +169,8 @@ class UpdateSettings:
         if fields.get("audit"):
             fields.setdefault("on_nonfinite", reaction_of(fields["audit"]))
             fields["audit"] = AuditSettings.from_plain(fields["audit"])
+        if fields.get("keep"):
+            fields["keep"] = KeepSettings(**fields["keep"])
         return cls(**fields)
 
     @property

@@ -6,13 +6,12 @@ import os
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import FIRST_STATE_BLOB, HOOK_NAME, UpdateSettings
 from caffe_pysgd.stock.net_file import included_layers
-from caffe_pysgd.stock.snapshot_names import snapshots_of
 from caffe_pysgd.stock.snapshots import Model, SolverState, read_model, read_solver_state
 from caffe_pysgd.update import find_rule
 
@@ -176,40 +175,6 @@ def check_weights(path: Path, run: Run) -> Path:
             "learn this layer from scratch, rename it in the net"
         )
     return path
-
-
-def chosen_snapshot(
-    run: Run,
-    named: Optional[str],
-    check: Callable[[Path, Run], SolverState],
-    say: Callable[[str], object],
-) -> Optional[str]:
-    """Return the solver state that a user names; for ``auto``, from which a killed run goes on.
-
-    That is the newest complete one, or None. Caffe writes its snapshots in place, so one that was
-    being written is torn; a model may be gone, or be another net's.
-
-    Args:
-        run: whose ``snapshot_prefix`` is looked at.
-        named: what the user gave.
-        check: says whether the run can resume from a solver state.
-        say: told which it is, and of each newer one that was passed over.
-    """
-    if named != "auto":
-        return named
-    for path in snapshots_of(run.solver.snapshot_prefix):
-        try:
-            if ".caffemodel" in path.name:
-                raise UserError(f"{path}: has no solver state beside it")
-            state = check(path, run)
-        except UserError as error:
-            say(f"caffe-pysgd: passed over: {error}")
-            continue
-        say(f"caffe-pysgd: resuming from {path}, at iteration {state.iteration}")
-        return str(path)
-    prefix = run.solver.snapshot_prefix
-    say(f"caffe-pysgd: no complete snapshot {prefix}_iter_*: starting at iteration 0")
-    return None
 
 
 def start_from(run: Run, snapshot: Optional[str], weights: Sequence[str]) -> Run:

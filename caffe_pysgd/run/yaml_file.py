@@ -66,6 +66,11 @@ def _error(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
+def is_yaml(path: Path) -> bool:
+    """Return whether a file is a YAML, by its name; else it is a solver file."""
+    return path.suffix in (".yaml", ".yml")
+
+
 def read_yaml(path: Path) -> Dict[Any, Any]:
     """Return the mapping in a YAML file.
 

@@ -12,7 +12,7 @@ import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -73,6 +73,26 @@ def rehearse(
     Raises:
         UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
     """
+    built = _built(path, solver, net, state, in_copy)
+    return [] if built is None else _parameters(where, built)
+
+
+def layer_names(path: Path, solver: Any, net: Any, state: Any) -> List[str]:
+    """Return the names of the train net's layers, those that Caffe adds itself included.
+
+    Args:
+        path, solver, net, state: as for :func:`rehearse`.
+
+    Raises:
+        UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
+    """
+    return [layer["name"] for layer in _built(path, solver, net, state) or ()]
+
+
+def _built(
+    path: Path, solver: Any, net: Any, state: Any, in_copy: bool = False
+) -> Optional[List[Dict[str, Any]]]:
+    """Return what the train net's layers hold once another process has built a solver's nets."""
     stated = type(solver)()
     stated.CopyFrom(solver)
     stated.train_state.CopyFrom(state)
@@ -93,11 +113,12 @@ def rehearse(
         if outcome is None:
             outcome = run_with_path(*task)
             if outcome.status != 0:
-                return []
+                return None
         if outcome.status != 0:
             reason = pycaffe.failure_reason(outcome.log)
             raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
-        return _parameters(where, json.loads(answer.read_text()))
+        layers: List[Dict[str, Any]] = json.loads(answer.read_text())
+        return layers
 
 
 def _build_here(prototxt: str, answer: str) -> None:

@@ -18,15 +18,26 @@ def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tupl
     return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
 
 
+def kept_record(prefix: Union[str, Path]) -> Path:
+    """Return the file in which a run that keeps only some snapshots notes which it wrote."""
+    return Path(f"{prefix}_kept.json")
+
+
+def files_of(prefix: Union[str, Path]) -> Dict[Path, Tuple[int, str]]:
+    """Return the models and solver states with this prefix: iteration, and suffix of the format."""
+    start = Path(prefix)
+    found: Dict[Path, Tuple[int, str]] = {}
+    for path in sorted(start.parent.glob("*.*")):  # a model comes before its state
+        match = _SNAPSHOT.fullmatch(path.name[len(start.name) :])
+        if match and path.name.startswith(start.name):
+            found[path] = int(match["iteration"]), match["hdf5"] or ""
+    return found
+
+
 def snapshots_of(prefix: Union[str, Path]) -> List[Path]:
     """Return the solver states with this prefix, of either format, the newest iteration first.
 
     A model without one, of a run that was killed between the two, stands in its state's place.
     """
-    start = Path(prefix)
-    found: Dict[Tuple[int, str], Path] = {}
-    for path in sorted(start.parent.glob("*.*")):  # a model comes before its state
-        match = _SNAPSHOT.fullmatch(path.name[len(start.name) :])
-        if match and path.name.startswith(start.name):
-            found[int(match["iteration"]), match["hdf5"] or ""] = path
-    return [found[key] for key in sorted(found, reverse=True)]
+    newest = {key: path for path, key in files_of(prefix).items()}
+    return [newest[key] for key in sorted(newest, reverse=True)]

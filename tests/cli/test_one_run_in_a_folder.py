@@ -19,6 +19,7 @@ def write_yamls(folder: Path, iterations: int) -> None:
     write_solver(folder, SMALL, max_iter=iterations)
     for number, rate in enumerate(RATES):
         text = f"solver: solver.prototxt\nrun_dir: run\nupdate: {{base_lr: {rate}}}\n"
+        text += "snapshots: {overwrite: true}\n"
         (folder / f"{number}.yaml").write_text(text)
 
 

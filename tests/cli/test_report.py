@@ -15,7 +15,7 @@ def test_it_replaces_its_own_file_only(cli: Callable, workdir: Path) -> None:
     for _ in range(2):
         assert cli("report", "run/audit.sqlite").stdout == "run/report.html\n"
     after = {file.name for file in Path("run").iterdir()}
-    assert after - before - {"audit.sqlite-shm", "audit.sqlite-wal"} == {"report.html"}
+    assert after - before == {"report.html"}
     assert cli("report", "run", "-o", "new/page.html").stdout == "new/page.html\n"
     assert Path("new/page.html").read_text().startswith("<!doctype html>")
     Path("folder").mkdir()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 from helpers.failures import failure
 from helpers.nets import NETS, SMALL, write_solver
-from helpers.places import BIN
 from helpers.programs import shown_on_terminal
+from helpers.running import Running
 from helpers.runs import caffe_train, losses
 from helpers.solvers import same_snapshots, snapshot_name, write_pair, write_staged_pair
 
@@ -126,51 +124,12 @@ def test_a_run_dir_receives_the_files_that_were_trained(cli: Callable, workdir: 
 # -- signals --------------------------------------------------------------------------------------
 
 
-class Running:
-    """A `solve` that goes on until it is stopped; its log is read line by line."""
-
-    def __init__(self, *flags: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "GLOG_minloglevel"}
-        self.process = subprocess.Popen(
-            [str(BIN / "caffe-pysgd"), "solve", "solver.prototxt", *flags],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.log = ""
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def until(self, words: str, times: int = 1) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log += line
-            times -= words in line
-            if times == 0:
-                return
-        raise AssertionError(f"the log ended without '{words}': {self.log[-1000:]}")
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def end(self) -> int:
-        self.log += self.process.communicate(timeout=60)[1]
-        return self.process.returncode
-
-
 LONG = {"max_iter": 1_000_000, "display": 20}
 
 
 def test_sigint_stops_after_a_snapshot_from_which_caffe_resumes(workdir: Path) -> None:
     source = write_solver(workdir, **LONG)
-    with Running() as running:
+    with Running("solve", "solver.prototxt") as running:
         running.until("Iteration 100 ")
         running.send(signal.SIGINT)
         assert running.end() == 0
@@ -187,7 +146,7 @@ def test_sigint_stops_after_a_snapshot_from_which_caffe_resumes(workdir: Path) -
 
 def test_sighup_takes_a_snapshot_and_goes_on(workdir: Path) -> None:
     write_solver(workdir, **LONG)
-    with Running() as running:
+    with Running("solve", "solver.prototxt") as running:
         running.until("Iteration 100 ")
         running.send(signal.SIGHUP)
         running.until("Snapshotting solver state")
@@ -201,7 +160,9 @@ def test_sighup_takes_a_snapshot_and_goes_on(workdir: Path) -> None:
 
 def test_effects_can_be_exchanged_and_switched_off(workdir: Path) -> None:
     write_solver(workdir, **LONG)
-    with Running("--sigint_effect=none", "--sighup_effect=stop") as running:
+    with Running(
+        "solve", "solver.prototxt", "--sigint_effect=none", "--sighup_effect=stop"
+    ) as running:
         running.until("Iteration 100 ")
         running.send(signal.SIGINT)
         running.until("Iteration ", times=5)
@@ -214,7 +175,7 @@ def test_effects_can_be_exchanged_and_switched_off(workdir: Path) -> None:
 
 def test_a_signal_while_testing_interrupts_the_test(workdir: Path) -> None:
     write_solver(workdir, max_iter=5, test_iter=[1_000_000], test_interval=5)
-    with Running("--sighup_effect=none") as running:
+    with Running("solve", "solver.prototxt", "--sighup_effect=none") as running:
         running.until("Testing net (#0)")
         running.send(signal.SIGHUP)
         running.send(signal.SIGINT)

@@ -18,7 +18,7 @@ from caffe_pysgd.update.bits import compare
 
 VERSIONS = sorted(p.name for p in Path(__file__).parent.iterdir() if (p / "run.yaml").exists())
 START = "snapshots/net_iter_4.solverstate"
-END = "snapshots/net_iter_8.caffemodel"
+END = "run/snapshots/net_iter_8.caffemodel"  # a YAML's run has its own, by now
 PARAMETERS = [("hidden", 0), ("hidden", 1), ("out", 0)]
 
 
@@ -30,12 +30,13 @@ def old(request: pytest.FixtureRequest, workdir: Path) -> Path:
 
 
 def start_from(old: Path, snapshots: str) -> None:
-    shutil.rmtree(old / "snapshots", ignore_errors=True)
+    for folder in ("snapshots", "run/snapshots", "lars/snapshots"):
+        shutil.rmtree(old / folder, ignore_errors=True)
     shutil.copytree(old / snapshots, old / "snapshots")
 
 
-def final_weights() -> list:
-    model = read_model(Path(END))
+def final_weights(path: str = END) -> list:
+    model = read_model(Path(path))
     return [model[layer][index] for layer, index in PARAMETERS]
 
 
@@ -45,7 +46,7 @@ def test_an_injected_solver_and_its_snapshot_train_on_as_ones_written_now(
     start_from(old, "trained")
     resumed = caffe_train(Path("run/solver.prototxt"), f"--snapshot={START}")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    then = final_weights()
+    then = final_weights("snapshots/net_iter_8.caffemodel")
 
     start_from(old, "trained")
     resumed = cli("train", "run.yaml", "--snapshot", START)
@@ -59,7 +60,8 @@ def test_a_solver_state_is_resumed(cli: Callable, old: Path, yaml: str, snapshot
     start_from(old, snapshots)
     resumed = cli("solve", yaml, "--snapshot", START)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert read_solver_state(Path("snapshots/net_iter_8.solverstate")).iteration == 8
+    (state,) = old.glob("*/snapshots/net_iter_8.solverstate")
+    assert read_solver_state(state).iteration == 8
 
 
 def test_the_hosts_resume_their_snapshots_to_the_same_bits(cli: Callable, old: Path) -> None:

@@ -17,9 +17,12 @@ def write_recorded(
     directory: Path, audit: str = "{}", net: str = SMALL, name: str = "run", **fields: Any
 ) -> Path:
     """Write a net, a solver and a YAML that asks for an audit in a folder of that name."""
-    write_solver(directory, net, name, snapshot_prefix=directory / f"{name}_snap", **fields)
+    write_solver(directory, net, name, **fields)
     path = directory / f"{name}.yaml"
-    path.write_text(f"solver: {name}.prototxt\nrun_dir: {name}\naudit: {audit}\n")
+    path.write_text(
+        f"solver: {name}.prototxt\nrun_dir: {name}\naudit: {audit}\n"
+        f"snapshots: {{prefix: {name}_snap, overwrite: true}}\n"
+    )
     return path
 
 

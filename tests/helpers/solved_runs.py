@@ -15,6 +15,7 @@ RUN = """
 solver: solver.prototxt
 run_dir: runs/a
 update: {update}
+snapshots: {{prefix: solver, overwrite: true}}
 audit: {audit}
 """
 

@@ -47,9 +47,12 @@ HOSTS = ("train", "solve", "take_over", "get_solver")
 
 
 def train_until_it_diverges(cli: Any, workdir: Path, host: str, times: int) -> None:
-    fields = {"base_lr": 1e30, "max_iter": 40, "snapshot": 1, "snapshot_prefix": "s"}
+    fields = {"base_lr": 1e30, "max_iter": 40, "snapshot": 1}
     write_solver(workdir, NET, **fields)
-    (workdir / "run.yaml").write_text("solver: solver.prototxt\nrun_dir: run\naudit: true\n")
+    snapshots = "{prefix: s, overwrite: true}"
+    (workdir / "run.yaml").write_text(
+        f"solver: solver.prototxt\nrun_dir: run\naudit: true\nsnapshots: {snapshots}\n"
+    )
     for _ in range(times):
         if host in ("train", "solve"):
             ended = cli(host, "run.yaml")

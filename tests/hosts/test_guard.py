@@ -22,12 +22,15 @@ MODEL = f"run_snap_iter_{LAST}.caffemodel"
 
 @pytest.fixture
 def source(workdir: Path) -> Path:
-    write_solver(workdir, SMALL, "run", snapshot_prefix=workdir / "run_snap", **EXPLODING)
+    write_solver(workdir, SMALL, "run", **EXPLODING)
     return workdir / "run.yaml"
 
 
 def write(source: Path, reaction: str) -> None:
-    source.write_text(f"solver: run.prototxt\nrun_dir: run\nupdate: {{on_nonfinite: {reaction}}}\n")
+    source.write_text(
+        "solver: run.prototxt\nrun_dir: run\nsnapshots: {prefix: run_snap, overwrite: true}\n"
+        f"update: {{on_nonfinite: {reaction}}}\n"
+    )
 
 
 def native_weights() -> List[List[np.ndarray]]:

@@ -42,7 +42,10 @@ def write_run(workdir: Path, update: str, **fields: Any) -> Path:
     write_solver(workdir, SMALL, **fields)
     (workdir / "mine.py").write_text(MY_RULES)
     source = workdir / "run.yaml"
-    source.write_text(f"solver: solver.prototxt\nrun_dir: run\nupdate: {{{update}}}\n")
+    snapshots = "{prefix: solver, overwrite: true}"
+    source.write_text(
+        f"solver: solver.prototxt\nrun_dir: run\nsnapshots: {snapshots}\nupdate: {{{update}}}\n"
+    )
     return source
 
 

@@ -78,8 +78,7 @@ def _set(connection: Any, table: str, what: str, values: Any, where: str, key: A
 
 
 def contents(folder: Path) -> Dict[str, bytes]:
-    kept = [p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".sqlite-shm",)]
-    return {str(p): p.read_bytes() for p in kept if not p.name.endswith(("-shm", "-wal"))}
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # -- what can be replayed -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def write_run(workdir: Path, **fields: Any) -> Path:
 
 
 def weights(iteration: int) -> List[np.ndarray]:
-    model = read_model(Path(f"s_iter_{iteration}.caffemodel"))
+    model = read_model(Path(f"run/snapshots/s_iter_{iteration}.caffemodel"))
     return [model[layer][index] for layer, index in LAYERS]
 
 
@@ -54,8 +55,7 @@ def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> None:
     write_run(workdir)
     assert cli(command, "run.yaml").returncode == 0
     expected = weights(LAST)
-    for path in (*workdir.glob("s_iter_*"), *workdir.glob("run/*")):
-        path.unlink()
+    shutil.rmtree(workdir / "run")
     rng = random.Random(5)
     program = [str(BIN / "caffe-pysgd"), command, "run.yaml", "--snapshot", "auto"]
     for _ in range(kills):
@@ -93,20 +93,20 @@ def test_torn_snapshots_are_named_and_passed_over(
     end = ".h5" if hdf5 else ""
     write_run(workdir, max_iter=400, **fields)
     assert cli(command, "run.yaml").returncode == 0
+    snapshots = workdir / "run" / "snapshots"
     for name in (f"s_iter_400.solverstate{end}", f"s_iter_300.caffemodel{end}"):
-        torn = workdir / name
+        torn = snapshots / name
         torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    (workdir / f"s_iter_500.caffemodel{end}").write_bytes(b"")
+    (snapshots / f"s_iter_500.caffemodel{end}").write_bytes(b"")
     resumed = cli(command, "run.yaml", "--snapshot=auto", "--iterations=401")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     said = [line for line in resumed.stderr.splitlines() if line.startswith("caffe-pysgd: ")]
-    assert (
-        said[0]
-        == f"caffe-pysgd: passed over: s_iter_500.caffemodel{end}: has no solver state beside it"
-    )
-    assert said[1].startswith(f"caffe-pysgd: passed over: s_iter_400.solverstate{end}: ")
-    assert said[2].startswith(f"caffe-pysgd: passed over: s_iter_300.caffemodel{end}: ")
-    assert said[3] == f"caffe-pysgd: resuming from s_iter_200.solverstate{end}, at iteration 200"
+    passed, here = "caffe-pysgd: passed over: run/snapshots", "run/snapshots"
+    assert said[0] == f"{passed}/s_iter_500.caffemodel{end}: has no solver state beside it"
+    assert said[1].startswith(f"{passed}/s_iter_400.solverstate{end}: ")
+    assert said[2].startswith(f"{passed}/s_iter_300.caffemodel{end}: ")
+    resuming = f"resuming from {here}/s_iter_200.solverstate{end}, at iteration 200"
+    assert said[3] == f"caffe-pysgd: {resuming}"
 
 
 @pytest.mark.parametrize("command", ["train", "solve"])
@@ -114,7 +114,7 @@ def test_without_a_snapshot_it_starts_at_0(workdir: Path, cli: Any, command: str
     write_run(workdir, max_iter=3)
     started = cli(command, "run.yaml", "--snapshot=auto")
     assert started.returncode == 0
-    assert "no complete snapshot s_iter_*: starting at iteration 0" in started.stderr
+    assert "no complete snapshot run/snapshots/s_iter_*: starting at iteration 0" in started.stderr
     assert "give --snapshot" in failure(cli(command, "run.yaml", "--snapshot=auto", "--weights=w"))
 
 

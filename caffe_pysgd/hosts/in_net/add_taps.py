@@ -30,10 +30,12 @@ class Tapped(NamedTuple):
     Attributes:
         net: the ``NetParameter``, a copy.
         complete: whether the taps see all of the train net's loss.
+        outputs: the names of the test nets' outputs that they see.
     """
 
     net: Any
     complete: bool
+    outputs: Set[str]
 
 
 def test_states(solver: Any) -> Dict[int, Any]:
@@ -98,7 +100,7 @@ def add_taps(net: Any, state: Any, solver: Any, file: str) -> Tapped:
     copies = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
     del tapped.layer[:]
     tapped.layer.extend(copies)
-    return Tapped(tapped, complete)
+    return Tapped(tapped, complete, {name for names in wanted.values() for name in names})
 
 
 def _included(net: Any, state: Any) -> List[int]:

@@ -11,8 +11,9 @@ from google.protobuf import text_format
 
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
 from caffe_pysgd.hosts.neutral import neutral_solver
-from caffe_pysgd.run.run import Run
+from caffe_pysgd.run.run import NET, Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
+from caffe_pysgd.run.snapshots import refuse_unknown_score
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.learnable import LearnableParameter, param_spec
 from caffe_pysgd.stock.net_file import included_layers
@@ -34,15 +35,17 @@ def write_injected(
         audit: what is to be recorded.
 
     Raises:
-        UserError: Caffe was built without the Python layer, or a file cannot be written.
+        UserError: Caffe was built without the Python layer, a file cannot be written, or the best
+            snapshot could not be told.
     """
     settings, net = run.settings(registered), run.net
     pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
     if audit:
-        net, complete = add_taps(net, run.state, run.solver, audit.file)
+        net, complete, outputs = add_taps(net, run.state, run.solver, audit.file)
+        refuse_unknown_score(run, outputs, complete)
         settings = replace(settings, audit=replace(audit, records_loss=complete))
     net = inject_net(net, run.state, run.parameters, settings)
-    return run.write(directory, neutral_solver(run, directory / "net.prototxt"), net)
+    return run.write(directory, neutral_solver(run, directory / NET), net)
 
 
 def inject_net(

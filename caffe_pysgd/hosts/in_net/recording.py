@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 import weakref
 from pathlib import Path
-from typing import Any, ClassVar, Dict, List, Optional, Sequence
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from caffe_pysgd.arrays import Floats
-from caffe_pysgd.hosts.audience import close_all
+from caffe_pysgd.audit import manifest
+from caffe_pysgd.hosts.audience import close_all, stopped_line
 from caffe_pysgd.hosts.losses import Losses
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
@@ -73,8 +75,7 @@ class InNetRecording:
 
         Caffe writes it before it goes on, so a file that is there by now is complete.
         """
-        settings = self.settings
-        model, state = snapshot_names(settings.snapshot_prefix, self._done, settings.hdf5)
+        model, state = self._snapshot()
         try:
             # The clock of a file system may be a tick behind.
             fresh = os.stat(state).st_mtime > self._began - 0.05
@@ -84,6 +85,10 @@ class InNetRecording:
             self._seen = state
             for observer in self._observers:
                 observer.snapshot_taken(self._done, [model, state])
+
+    def _snapshot(self) -> Tuple[Path, Path]:
+        settings = self.settings
+        return snapshot_names(settings.snapshot_prefix, self._done, settings.hdf5)
 
     def next_net(self, layer: str, nets: Sequence[int]) -> int:
         """Return which of its test nets a tap is set up in: Caffe sets them up in order."""
@@ -107,6 +112,15 @@ class InNetRecording:
         if self.kernels is not None:
             self.look_for_snapshot()
         close_all(self._observers)
+        self._say_how_to_go_on()
+
+    def _say_how_to_go_on(self) -> None:
+        """Say it where Caffe was stopped by a signal, and took a snapshot."""
+        command = manifest.read(Path(self.settings.manifest)).get("command", [])
+        _, state = self._snapshot()
+        if self._done < self.settings.max_iter and self._seen == state and "train" in command:
+            sys.stderr.write(stopped_line(self._done, command, state))
+            sys.stderr.flush()
 
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
