@@ -13,6 +13,7 @@ from helpers.nets import SMALL, write_solver
 from helpers.running import Running
 
 from caffe_pysgd.audit.check import check_ledger
+from caffe_pysgd.audit.manifest import going_on
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.start import check_native_snapshot, check_snapshot
 
@@ -93,3 +94,15 @@ def test_a_terminated_run_leaves_complete_snapshots(
     assert resumed.returncode == 0, resumed.stderr
     assert re.search(r"resuming from run/snapshots/solver_iter_\d+\.solverstate", resumed.stderr)
     CHECKS[command](states(workdir)[-1].relative_to(workdir), resolve(source))
+
+
+@pytest.mark.parametrize(
+    "command, again",
+    [
+        ("python caffe-pysgd train x.yaml", "train x.yaml --snapshot s"),
+        ("caffe-pysgd solve --snapshot auto x.yaml --overwrite", "solve x.yaml --snapshot s"),
+        ("python -m caffe_pysgd train x --weights=w -- --gpu=0", "train x --snapshot s -- --gpu=0"),
+    ],
+)
+def test_the_command_that_goes_on(command: str, again: str) -> None:
+    assert going_on(command.split(), Path("s")) == f"caffe-pysgd {again}"
