@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
-from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    from caffe_pysgd.stock import pycaffe
+
     if name == "__all__":  # what `from caffe_pysgd import *` gives: pycaffe's names, and ours
         return sorted({*_MODULES, *(n for n in vars(pycaffe.package()) if not n.startswith("_"))})
     if name.startswith("_") and name != "_caffe":
@@ -60,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> List[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*_MODULES, "__version__"})

@@ -34,6 +34,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from caffe_pysgd.cli.main import commands
+from caffe_pysgd.cli.options import VERBOSITY
 from caffe_pysgd.run.configuration import (
     AuditOptions,
     Configuration,
@@ -70,7 +71,9 @@ def write_command(name: str, _old: str) -> str:
         command = command.get_command(context, part)
         context = click.Context(command, parent=context, info_name=part)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    options = [one for one in command.params if isinstance(one, click.Option)]
+    options = [
+        one for one in command.params if isinstance(one, click.Option) and one not in VERBOSITY
+    ]
     rows = [[_flag(one), _value(one.type), _default(one), one.help or ""] for one in options]
     text = f"```text\n{usage}\n```\n"
     return f"{text}\n{table(['Option', 'Value', 'Default', 'Meaning'], rows)}" if rows else text

@@ -14,8 +14,6 @@ from caffe_pysgd.cli.options import (
     stages_of,
 )
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.in_net.convert import is_in_net, strip, to_in_net, to_stock
-from caffe_pysgd.run.resolve import resolve
 
 _FILE = click.Path(path_type=Path)
 
@@ -37,6 +35,9 @@ def convert(source: Path, output: Path, snapshot: Optional[Path], level: int, st
     native solver, and a stock one into an in-net one; it writes PREFIX_iter_N.caffemodel and
     PREFIX_iter_N.solverstate, as Caffe names them. The second removes the plugin's layers.
     """
+    from caffe_pysgd.hosts.in_net.convert import is_in_net, strip, to_in_net, to_stock
+    from caffe_pysgd.run.resolve import resolve
+
     if snapshot is None:
         if not source.name.endswith((".caffemodel", ".caffemodel.h5")):
             raise UserError(f"{source}: to convert a snapshot of it, give --snapshot S.solverstate")

@@ -9,19 +9,22 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.cli.options import json_option, net_state_options, source_argument, stages_of
+from caffe_pysgd.cli.options import (
+    WholeNumber,
+    json_option,
+    net_state_options,
+    source_argument,
+    stages_of,
+)
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.files import write_json
-from caffe_pysgd.proof.diagnose.diagnose import diagnose as find
-from caffe_pysgd.proof.diagnose.steps import load_step
-from caffe_pysgd.run.resolve import resolve
 
 
 @click.command()
 @source_argument
 @click.option("--step", "named", metavar="FILE.py:FUNCTION", required=True,
               help="The function that does one iteration by hand: step(solver).")  # fmt: skip
-@click.option("--iterations", metavar="N", type=click.IntRange(1), default=5, show_default=True,
+@click.option("--iterations", metavar="N", type=WholeNumber(1), default=5, show_default=True,
               help="How many iterations to compare.")  # fmt: skip
 @json_option("Also write the verdict as JSON.")
 @net_state_options
@@ -40,6 +43,10 @@ def diagnose(
     each. The native solver runs on the same data from the same weights. Exit code 0 if the loop is
     exact or off by nothing but rounding, 1 if something is different.
     """
+    from caffe_pysgd.proof.diagnose.diagnose import diagnose as find
+    from caffe_pysgd.proof.diagnose.steps import load_step
+    from caffe_pysgd.run.resolve import resolve
+
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
     step = load_step(named)
     run = resolve(source, level=level, stages=stages_of(stage))

@@ -6,8 +6,6 @@ import sys
 
 import click
 
-from caffe_pysgd.doctor.checks import diagnose_installation
-
 
 @click.command()
 def doctor() -> None:
@@ -16,6 +14,8 @@ def doctor() -> None:
     Tries, inside the real `caffe` binary, what the Python update needs there. Exit code 0 if
     training can run, else 2, with what is wrong and how to fix it.
     """
+    from caffe_pysgd.doctor.checks import diagnose_installation
+
     findings = []
     for finding in diagnose_installation():
         findings.append(finding)

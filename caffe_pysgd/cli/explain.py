@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from caffe_pysgd.audit.opening import open_audit
+from caffe_pysgd.cli.completion import recorded_iterations, recorded_parameters
 from caffe_pysgd.cli.options import (
     ITERATION,
     allow_user_code_option,
@@ -19,18 +17,22 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError
-from caffe_pysgd.files import write_json
-from caffe_pysgd.proof.explain.arithmetic import Line, decimal, hexadecimal
-from caffe_pysgd.proof.explain.explanation import Explanation
-from caffe_pysgd.proof.explain.explanation import explain as explain_element
-from caffe_pysgd.proof.explain.lookup import find_element
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from caffe_pysgd.proof.explain.arithmetic import Line
+    from caffe_pysgd.proof.explain.explanation import Explanation
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--param", metavar="P", required=True, help="The parameter, such as conv1/0.")
+@click.option("--param", metavar="P", required=True, shell_complete=recorded_parameters,
+              help="The parameter, such as conv1/0.")  # fmt: skip
 @click.option("--index", metavar="I,J,...", required=True, help="Which of its values.")
-@click.option("--iteration", metavar="N", type=ITERATION, required=True)
+@click.option("--iteration", metavar="N", type=ITERATION, required=True,
+              shell_complete=recorded_iterations, help="Whose update, from 0 on.")  # fmt: skip
 @json_option("Also as JSON.")
 @allow_user_code_option
 @no_user_code_option
@@ -49,6 +51,11 @@ def explain(
     had by training again up to that iteration. Exit code 1 if a formula does not give what was
     recorded.
     """
+    from caffe_pysgd.audit.opening import open_audit
+    from caffe_pysgd.files import write_json
+    from caffe_pysgd.proof.explain.explanation import explain as explain_element
+    from caffe_pysgd.proof.explain.lookup import find_element
+
     quiet_caffe()
     with open_audit(file) as store, training_again() as progress:
         found = find_element(store, param, _numbers(index), iteration, progress, allow_user_code)
@@ -68,6 +75,9 @@ def _numbers(index: str) -> List[int]:
 
 
 def _show(explanation: Explanation) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(highlight=False)
     rows = [_row(line, explanation.source) for line in explanation.lines]
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
@@ -85,6 +95,8 @@ def _show(explanation: Explanation) -> None:
 
 
 def _row(line: Line, source: str) -> List[str]:
+    from caffe_pysgd.proof.explain.arithmetic import decimal, hexadecimal
+
     formula = f"= {line.formula}" if line.formula else ""
     numbers = f"= {line.numbers}" if line.numbers else line.note
     value, mark = f"= {decimal(line.value)}", source if line.recorded else ""
@@ -96,6 +108,8 @@ _STYLES = ("", "", "cyan", "bold", "dim", "green")
 
 def _told(line: Line, row: List[str], widths: List[int], width: int) -> List[Text]:
     """Return a line of the board: in columns if it fits, else part below part."""
+    from rich.text import Text
+
     styles = [_style(line), *_STYLES[1:]]
     if sum(widths) + 2 * (len(widths) - 1) <= width:
         columns = [Text(cell.ljust(room), s) for cell, room, s in zip(row, widths, styles)]

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from caffe_pysgd.views.export import FORMATS
-from caffe_pysgd.views.export import export as write
-
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--format", type=click.Choice(list(FORMATS)), required=True, help="What to write.")
+@click.option(
+    "--format",
+    type=click.Choice(["tensorboard", "csv", "parquet"]),
+    required=True,
+    help="What to write.",
+)
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), required=True,
               help="The folder to write to; it is made if need be.")  # fmt: skip
 def export(run: Path, format: str, output: Path) -> None:
@@ -21,5 +23,7 @@ def export(run: Path, format: str, output: Path) -> None:
     RUN is a run directory, or the audit in it. CSV and Parquet get a file for each table; an event
     file has the scalars and the histograms. Prints the files' paths.
     """
+    from caffe_pysgd.views.export import export as write
+
     for path in write(run, format, output):
         click.echo(path)

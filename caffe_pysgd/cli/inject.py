@@ -10,7 +10,6 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
@@ -21,11 +20,6 @@ from caffe_pysgd.cli.options import (
     stages_of,
 )
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import lock_folder
-from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.outputs import own_folder
-from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
 
 
 @click.command()
@@ -42,6 +36,13 @@ def inject(
     D/net.prototxt is the train net with three Python layers, D/solver.prototxt the solver that
     leaves the update to them. Everything else stays as it is: data, tests, display, snapshots.
     """
+    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.files import lock_folder
+    from caffe_pysgd.hosts.in_net.inject import write_injected
+    from caffe_pysgd.run.outputs import own_folder
+    from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
+
     run = resolve(source, iterations, level, stages_of(stage), run_dir)
     if run.configuration.run_dir is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")

@@ -9,30 +9,31 @@ from typing import NoReturn
 import click
 
 from caffe_pysgd.cli.lazy import LazyGroup
+from caffe_pysgd.cli.options import VERBOSITY
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.version import __version__
 
-_COMMANDS = (
-    "doctor",
-    "inject",
-    "train",
-    "solve",
-    "verify",
-    "convert",
-    "audit",
-    "explain",
-    "diagnose",
-    "report",
-    "watch",
-    "export",
-)
+_COMMANDS = {
+    "doctor": "Check whether training can run here.",
+    "inject": "Write the prototxt files with Python's update, run nothing.",
+    "train": "Train with stock `caffe train`, the update in Python.",
+    "solve": "Train with the whole loop in Python.",
+    "verify": "Compare Python's update with the native solver's, bit by bit.",
+    "convert": "Convert snapshots between in-net and stock, or strip a model.",
+    "audit": "Check, compare and replay what runs recorded.",
+    "explain": "Show how one weight got its new value.",
+    "diagnose": "Find out why a hand-written update does not match.",
+    "report": "Show recorded runs as one HTML page.",
+    "watch": "Show a run in the terminal while it trains.",
+    "export": "Export a recorded run: CSV, Parquet, TensorBoard.",
+}
 
 
 @click.group(
     cls=LazyGroup,
     package="caffe_pysgd.cli",
-    names=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    summaries=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="caffe-pysgd")
@@ -49,6 +50,9 @@ def commands(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+commands.params.extend(VERBOSITY)
 
 
 def main() -> NoReturn:
@@ -72,7 +76,7 @@ def main() -> NoReturn:
             raise
         _fail(
             f"{type(error).__name__}: {error}; this is a fault of caffe-pysgd: run it again with "
-            "CAFFE_PYSGD_TRACEBACK=1 and report what it says",
+            "--verbose and report what it says",
             _OWN_FAULT,
         )
 

@@ -12,10 +12,47 @@ import click
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.update.plugins import NO_USER_CODE
 
-_INT32 = 2**31 - 1
+_INT32 = 2**31 - 1  # what Caffe counts in an int
 
-# What Caffe counts in an int.
-ITERATION = click.IntRange(0, _INT32)
+
+class _Range:
+    """What a range adds to a kind of number: it is told in words, in help and in a mistake."""
+
+    min: Any
+    max: Any
+
+    def __str__(self) -> str:
+        bounds = self._describe_range()
+        return f"a {self.name}{f', {bounds}' if bounds else ''}"  # type: ignore[attr-defined]
+
+    def _describe_range(self) -> str:
+        """Return the range as click shows it behind an option's help."""
+        if self.max not in (None, _INT32):
+            return f"{self.min} to {self.max}"
+        return "" if self.min in (None, -_INT32) else f"{self.min} or more"
+
+    def convert(
+        self, value: Any, parameter: Optional[click.Parameter], context: Optional[click.Context]
+    ) -> Any:
+        try:
+            return super().convert(value, parameter, context)  # type: ignore[misc]
+        except click.BadParameter:
+            raise click.BadParameter(f"got {value}; expected {self}", context, parameter) from None
+
+
+class WholeNumber(_Range, click.IntRange):
+    """A whole number, within bounds."""
+
+    name = "whole number"
+
+
+class Number(_Range, click.FloatRange):
+    """A number, within bounds."""
+
+    name = "number"
+
+
+ITERATION = WholeNumber(0, _INT32)
 
 source_argument = click.argument("source", metavar="X", type=click.Path(path_type=Path))
 
@@ -39,10 +76,49 @@ def source_or_solver(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("source", metavar="X", required=False, type=kind)(checked)
 
 
+def _be_quiet(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[_QUIET] = True
+        os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - glog's own name
+        os.environ.pop("GLOG_logtostderr", None)
+
+
+def _be_verbose(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        os.environ.update(GLOG_minloglevel="0", GLOG_logtostderr="1", CAFFE_PYSGD_TRACEBACK="1")
+
+
+_QUIET = f"{__name__}.quiet"
+
+# Every command has these, and so has what stands before it.
+VERBOSITY = (
+    click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_be_quiet,
+        help="No progress, no log of Caffe's below errors.",
+    ),
+    click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_be_verbose,
+        help="Caffe's whole log, and a traceback for a fault of caffe-pysgd.",
+    ),
+)
+
+
+def is_quiet() -> bool:
+    """Return whether ``--quiet`` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_QUIET, False)
+
+
 iterations_option = click.option(
     "--iterations",
     metavar="N",
-    type=click.IntRange(1, _INT32),
+    type=WholeNumber(1, _INT32),
     help="Train up to iteration N instead of the solver's max_iter.",
 )
 
@@ -95,7 +171,7 @@ def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--stage", metavar="S,...", default="", help="Net stages, separated by commas."
     )(command)
     return click.option(
-        "--level", metavar="N", type=click.IntRange(-_INT32, _INT32), default=0, help="Net level."
+        "--level", metavar="N", type=WholeNumber(-_INT32, _INT32), default=0, help="Net level."
     )(command)
 
 

@@ -4,52 +4,39 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from typing import Callable, Iterator, List
+from typing import TYPE_CHECKING, Callable, Iterator, List
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from caffe_pysgd.cli.options import is_quiet
 
-from caffe_pysgd.stock import pycaffe
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def training_bars() -> Progress:
     """Return the bars of training runs; enter it to show them."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
-    )
-
-
-def solving_bar() -> Progress:
-    """Return the bar of one long training: loss, rate, iterations a second, time left.
-
-    It is drawn when it is told to: a thread that draws would take its time from the training's.
-    """
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        auto_refresh=False,
+        disable=is_quiet(),
     )
 
 
 def quiet_caffe() -> None:
     """Keep Caffe's log out of a bar's way, unless somebody asks for it."""
+    from caffe_pysgd.stock import pycaffe
+
     if "GLOG_logtostderr" not in os.environ:
         pycaffe.compiled().init_log(2, True)
 
@@ -62,7 +49,7 @@ def training_again() -> Iterator[Callable[[int, int], None]]:
     """
     with ExitStack() as stack:
         bars = training_bars()
-        bars.disable = not bars.console.is_terminal
+        bars.disable = bars.disable or not bars.console.is_terminal
         tasks: List[TaskID] = []
 
         def show(done: int, total: int) -> None:

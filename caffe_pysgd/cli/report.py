@@ -7,8 +7,6 @@ from typing import Optional, Tuple
 
 import click
 
-from caffe_pysgd.views.report import write_report
-
 _PATH = click.Path(path_type=Path)
 
 
@@ -24,4 +22,6 @@ def report(runs: Tuple[Path, ...], output: Optional[Path], check: bool) -> None:
     RUN is a run directory, or the audit in it. Several runs are drawn over each other. Also works
     while training runs: the page shows what was recorded up to now. Prints the file's path.
     """
+    from caffe_pysgd.views.report import write_report
+
     click.echo(write_report(runs, output, check))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 import click
-import numpy as np
 
-from caffe_pysgd.audit import manifest
-from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
+    WholeNumber,
+    is_quiet,
     iterations_option,
     net_state_options,
     no_user_code_option,
@@ -25,23 +23,12 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
-from caffe_pysgd.files import lock_folder
-from caffe_pysgd.hosts.audience import stopped_line
-from caffe_pysgd.hosts.solver import Action, Solver
-from caffe_pysgd.run.outputs import own_folder
-from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.snapshots import chosen_snapshot, clear_prefix, make_snapshot_folder
-from caffe_pysgd.run.start import check_native_snapshot, start_from
-from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.update import Observer
-from caffe_pysgd.update.stages import Clipping
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from caffe_pysgd.hosts.solver import Action, Solver
+    from caffe_pysgd.run.run import Run
 
-_SECONDS_BETWEEN_SHOWS = 0.25
-_EFFECT = click.Choice([action.value for action in Action])
+_EFFECT = click.Choice(["none", "stop", "snapshot"])
 
 
 @click.command()
@@ -50,7 +37,7 @@ _EFFECT = click.Choice([action.value for action in Action])
 @iterations_option
 @start_options
 @overwrite_option
-@click.option("--gpu", metavar="N", type=int, help="Run on this GPU.")
+@click.option("--gpu", metavar="N", type=WholeNumber(0), help="Run on this GPU.")
 @click.option("--sigint_effect", type=_EFFECT, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
 @net_state_options
@@ -71,15 +58,26 @@ def solve(
     """Train X as `caffe train` does, with the whole loop in Python.
 
     The flags, the log and the snapshots are those of `caffe train`, and so are the bits. On a
-    terminal a progress bar takes the log's place; GLOG_logtostderr=1 brings it back.
+    terminal a progress bar takes the log's place; --verbose brings it back.
     """
+    from caffe_pysgd.audit import manifest
+    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.files import lock_folder
+    from caffe_pysgd.hosts.audience import LastSnapshot, stopped_line
+    from caffe_pysgd.hosts.solver import Action, Solver
+    from caffe_pysgd.run.outputs import own_folder
+    from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.snapshots import chosen_snapshot, clear_prefix, make_snapshot_folder
+    from caffe_pysgd.run.start import check_native_snapshot, start_from
+    from caffe_pysgd.stock import pycaffe
+
     run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
     snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
     directory = own_folder(run.directory)
     audit = plan_audit(run, directory, always=True)
     make_snapshot_folder(run)  # before the log begins
-    with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ
+    with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ and not is_quiet()
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
     caffe.init_log(2 if with_bar else quiet, True)
@@ -91,7 +89,7 @@ def solve(
     python_solver = Solver(run, audit)
     python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
     python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
-    last = _LastSnapshot()
+    last = LastSnapshot()
     python_solver.updater.observers.append(last)
     python_solver.set_action_function(
         _catch({signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)})
@@ -100,25 +98,17 @@ def solve(
         caffe.log(f"Resuming from {snapshot}")
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
-    _train(python_solver, with_bar)
+    python_solver.progress = with_bar
+    python_solver.solve()
     caffe.log("Optimization Done.")
     if python_solver.iter < run.solver.max_iter and last.state:
         said = stopped_line(python_solver.iter, manifest.command()["command"], last.state)
         click.echo(said, err=True, nl=False)
 
 
-def _train(solver: Solver, with_bar: bool) -> None:
-    if not with_bar:
-        solver.solve()
-        return
-    from caffe_pysgd.cli.progress import solving_bar  # without a bar, no time goes into it
-
-    with solving_bar() as bar:
-        solver.updater.observers.append(_Bar(solver, bar))
-        solver.solve()
-
-
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
+    from caffe_pysgd.stock import pycaffe
+
     asked = run.solver.HasField("solver_mode") and run.solver.solver_mode == type(run.solver).GPU
     if gpu is None and not asked:
         caffe.log("Use CPU.")
@@ -142,51 +132,11 @@ def _only_caffes_own_layers(solver: Solver, caffe: Any) -> bool:
 
 def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
     """Catch signals; return a function that says, once for each, what was asked for."""
+    from caffe_pysgd.hosts.solver import Action
+
     requests: List[Action] = []
     # Caffe dies of it at once; here what is being written beside is tidied up first.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     for number, action in effects.items():
         signal.signal(number, lambda *_, action=action: requests.append(action))
     return lambda: requests.pop(0) if requests else Action.NONE
-
-
-class _LastSnapshot(Observer):
-    """Remembers the solver state that was written last."""
-
-    state: Optional[Path] = None
-
-    def due(self, iteration: int) -> bool:
-        return False
-
-    def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
-        self.state = paths[-1]
-
-
-class _Bar(Observer):
-    """Moves a progress bar along with the updates."""
-
-    def __init__(self, solver: Solver, bar: Progress) -> None:
-        self._solver, self._bar = solver, bar
-        self._start, self._since, self._shown = solver.iter, time.perf_counter(), 0.0
-        self._last = solver.param.max_iter
-        self._task = bar.add_task(
-            "", total=self._last, completed=self._start, loss="", rate="", speed=""
-        )
-
-    def due(self, iteration: int) -> bool:
-        return False
-
-    def updated(self, iteration: int, rate: np.float32, clipping: Optional[Clipping]) -> None:
-        done, now = iteration + 1, time.perf_counter()
-        if now - self._shown < _SECONDS_BETWEEN_SHOWS and done < self._last:
-            return
-        self._shown = now
-        per_second = (done - self._start) / (now - self._since)
-        self._bar.update(
-            self._task,
-            completed=done,
-            loss=f"loss {self._solver.smoothed_loss:.4g}",
-            rate=f"lr {rate:.4g}",
-            speed=f"{per_second:.1f} it/s",
-            refresh=True,
-        )

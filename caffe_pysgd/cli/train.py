@@ -11,7 +11,6 @@ from typing import List, Optional
 
 import click
 
-from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.cli.options import (
     iterations_option,
     net_state_flags,
@@ -24,20 +23,6 @@ from caffe_pysgd.cli.options import (
     start_options,
 )
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import lock_folder
-from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
-from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.outputs import own_folder
-from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.snapshots import (
-    chosen_snapshot,
-    clear_prefix,
-    make_snapshot_folder,
-    refuse_unfit_for_hdf5,
-)
-from caffe_pysgd.run.start import check_snapshot, check_weights
-from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.snapshots import is_hdf5
 
 _OWN_FLAGS = ("solver", "snapshot", "weights", "level", "stage", "iterations", "run-dir")
 
@@ -84,6 +69,22 @@ def train(
     by `caffe train`: log, signals and exit code are Caffe's own. ARGS go to Caffe as they are, for
     instance `-- --gpu=0 --sigint_effect=snapshot`.
     """
+    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.files import lock_folder
+    from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
+    from caffe_pysgd.hosts.in_net.inject import write_injected
+    from caffe_pysgd.run.outputs import own_folder
+    from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.snapshots import (
+        chosen_snapshot,
+        clear_prefix,
+        make_snapshot_folder,
+        refuse_unfit_for_hdf5,
+    )
+    from caffe_pysgd.run.start import check_snapshot, check_weights
+    from caffe_pysgd.stock import pycaffe
+    from caffe_pysgd.stock.snapshots import is_hdf5
+
     arguments: List[str] = context.meta.get(_BEHIND, [])
     _refuse_own_flags(arguments)
     program = pycaffe.binary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 import click
 
@@ -20,25 +20,17 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_json
-from caffe_pysgd.proof.verify import (
-    HOSTS,
-    Outcome,
-    compare_history,
-    compare_weights,
-    prepare,
-    train_stock,
-    verdict,
-)
-from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.update.bits import Comparison
+
+if TYPE_CHECKING:
+    from caffe_pysgd.proof.verify import Outcome
+    from caffe_pysgd.update.bits import Comparison
 
 
 @click.command()
 @source_argument
 @iterations_option
-@click.option("--host", type=click.Choice(list(HOSTS)), default="in-net", show_default=True,
-              help="Where Python's update runs.")  # fmt: skip
+@click.option("--host", type=click.Choice(["in-net", "hook", "solver"]), default="in-net",
+              show_default=True, help="Where Python's update runs.")  # fmt: skip
 @json_option("Also write the comparison, parameter by parameter, as JSON.")
 @net_state_options
 @no_user_code_option
@@ -56,6 +48,17 @@ def verify(
     What a YAML overrides applies to both runs. Everything is written to a temporary directory and
     removed. Exit code 0 only if nothing differs, else 1.
     """
+    from caffe_pysgd.files import write_json
+    from caffe_pysgd.proof.verify import (
+        HOSTS,
+        compare_history,
+        compare_weights,
+        prepare,
+        train_stock,
+        verdict,
+    )
+    from caffe_pysgd.run.resolve import resolve
+
     run = resolve(source, iterations, level, stages_of(stage))
     if run.solver.max_iter < 1:
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
@@ -83,6 +86,8 @@ def _report_scores(stock: Outcome, ours: Outcome) -> None:
 
 
 def _report(weights: List[Comparison], history: List[Comparison], iterations: int) -> int:
+    from caffe_pysgd.proof.verify import verdict
+
     for part in (*weights, *history):
         if part.differ:
             click.echo(str(part))

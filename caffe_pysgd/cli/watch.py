@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_pysgd.views.watch import watch as show
+from caffe_pysgd.cli.options import Number
 
 
 @click.command()
@@ -14,7 +14,7 @@ from caffe_pysgd.views.watch import watch as show
 @click.option(
     "--once", is_flag=True, help="Print one frame and leave; so it is without a terminal."
 )
-@click.option("--interval", metavar="SECONDS", type=click.FloatRange(0.1, 3600), default=1.0,
+@click.option("--interval", metavar="SECONDS", type=Number(0.1, 3600), default=1.0,
               show_default=True, help="From one look to the next.")  # fmt: skip
 def watch(run: Path, once: bool, interval: float) -> None:
     """Show what a RUN records, live, while it trains in another terminal.
@@ -22,4 +22,6 @@ def watch(run: Path, once: bool, interval: float) -> None:
     RUN is a run directory, or the audit in it; it need not be there yet. Ends when the run's
     session has ended, and by Ctrl-C.
     """
+    from caffe_pysgd.views.watch import watch as show
+
     show(run, interval, once)

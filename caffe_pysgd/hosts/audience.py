@@ -73,6 +73,18 @@ def stopped_line(iteration: int, command: Sequence[str], state: Path) -> str:
     return f"caffe-pysgd: stopped at iteration {iteration}; to go on: {again}\n"
 
 
+class LastSnapshot(Observer):
+    """Remembers the solver state that was written last."""
+
+    state: Optional[Path] = None
+
+    def due(self, iteration: int) -> bool:
+        return False
+
+    def snapshot_taken(self, iteration: int, paths: Sequence[Path]) -> None:
+        self.state = paths[-1]
+
+
 def close_all(observers: Sequence[Observer]) -> None:
     """Tell observers that training ends."""
     for observer in observers:

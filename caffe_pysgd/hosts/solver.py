@@ -35,6 +35,7 @@ from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.hosts.training_bar import training_bar
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
@@ -87,6 +88,8 @@ class Solver:
         updater: the update, with its parameters, states and observers.
         undisturbed: nothing but Caffe's own layers and this class has a hand in net and ``param``
             while it trains, so an update need not look what became of them. Not so by default.
+        progress: whether ``step`` and ``solve`` show a bar; None, the default, for one in a
+            notebook only.
 
     Raises:
         UserError: anything that would stop training later.
@@ -94,6 +97,7 @@ class Solver:
 
     solver_type: Optional[str] = None
     undisturbed = False
+    progress: Optional[bool] = None
 
     def __init__(self, source: Source, audit: Optional[AuditSettings] = None) -> None:
         run = source if isinstance(source, Run) else resolve_source(source)
@@ -136,6 +140,10 @@ class Solver:
         """
         iterations = operator.index(iterations)
         self._claim.take()
+        with training_bar(self, self.iter + iterations):
+            self._step(iterations)
+
+    def _step(self, iterations: int) -> None:
         start, stop = self.iter, self.iter + iterations
         self._smoothing = SmoothedLoss(start, self.param.average_loss)
         self.smoothed_loss = np.float32(0)

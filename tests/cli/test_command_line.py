@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from helpers.audits import write_audit
 from helpers.failures import failure
 from helpers.nets import write_solver
 from helpers.places import BIN
 
 import caffe_pysgd
+from caffe_pysgd.cli.main import commands as program
+from caffe_pysgd.hosts.solver import Action
+from caffe_pysgd.proof.verify import HOSTS
+from caffe_pysgd.views.export import FORMATS
 
 COMMANDS = ["doctor", "inject", "train", "verify"]
 
@@ -24,6 +31,111 @@ def test_help_names_every_command(cli: Any, arguments: list[str]) -> None:
     assert "Usage: caffe-pysgd [OPTIONS] COMMAND" in process.stdout
     for command in COMMANDS:
         assert f"\n  {command} " in process.stdout
+
+
+def groups() -> list[click.Group]:
+    """The groups of commands: all of it, and audit."""
+    audit = program.get_command(click.Context(program), "audit")
+    assert isinstance(audit, click.Group)
+    return [program, audit]
+
+
+@pytest.mark.parametrize("group", groups(), ids=lambda group: group.name)
+def test_the_list_of_commands_is_not_cut_at_80_columns(cli: Any, group: click.Group) -> None:
+    arguments = [] if group is program else [group.name]
+    listed = cli(*arguments, "--help", COLUMNS="80").stdout.split("Commands:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed] == group.list_commands(click.Context(group))
+    assert [line for line in listed if not line.endswith(".") or "..." in line] == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["audit", "--help"]])
+def test_help_waits_for_nothing_that_a_command_works_with(workdir: Path, arguments: list) -> None:
+    assert not {"numpy", "pydantic", "rich", "caffe", "google"} & imported(arguments)
+
+
+def imported(arguments: list, **environment: str) -> set[str]:
+    """The top-level modules that a command line takes along."""
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", str(BIN / "caffe-pysgd"), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    lines = [line for line in process.stderr.splitlines() if line.startswith("import time:")]
+    assert len(lines) > 50
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
+
+
+def completed(*words: str) -> list[str]:
+    """What the shell offers for the last word."""
+    process = subprocess.run(
+        [str(BIN / "caffe-pysgd")],
+        env={
+            **os.environ,
+            "_CAFFE_PYSGD_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["caffe-pysgd", *words]),
+            "COMP_CWORD": str(len(words)),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert process.stderr == ""
+    return [line.partition(",")[2] for line in process.stdout.splitlines() if line]
+
+
+def test_the_shell_completes_commands_options_and_choices(workdir: Path) -> None:
+    assert completed("ex") == ["explain", "export"]
+    assert completed("audit", "re") == ["replay"]
+    assert completed("solve", "--sigint") == ["--sigint_effect"]
+    assert completed("verify", "--host", "h") == ["hook"]
+
+
+def test_the_shell_completes_parameters_and_iterations_of_a_run(workdir: Path) -> None:
+    write_audit(workdir / "audit.sqlite", 3)
+    assert completed("explain", ".", "--param", "conv") == ["conv1/0", "conv1/1"]
+    assert completed("explain", "audit.sqlite", "--iteration", "1") == ["1"]
+    assert completed("explain", "--index=0", ".", "--param=ip1/0", "--iteration", "2") == ["2"]
+    assert completed("audit", "replay", ".", "--from", "0") == ["0"]
+    assert completed("explain", "elsewhere", "--param", "conv") == []
+
+
+def test_completing_waits_for_nothing_that_a_command_works_with(workdir: Path) -> None:
+    words = {"COMP_WORDS": "caffe-pysgd explain . --param c", "COMP_CWORD": "4"}
+    found = imported([], _CAFFE_PYSGD_COMPLETE="bash_complete", **words)
+    assert "sqlite3" in found
+    assert not {"numpy", "pydantic", "rich", "caffe"} & found
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "values"),
+    [
+        ("verify", "host", HOSTS),
+        ("export", "format", FORMATS),
+        ("solve", "sigint_effect", [action.value for action in Action]),
+    ],
+)
+def test_choices_are_those_that_there_are(command: str, option: str, values: Any) -> None:
+    found = program.get_command(click.Context(program), command)
+    (kind,) = (one.type for one in found.params if one.name == option)
+    assert list(kind.choices) == list(values)
+
+
+def test_verbosity_goes_before_or_behind_the_command(cli: Any, workdir: Path) -> None:
+    write_solver(workdir, max_iter=2)
+    told = {arguments: cli(*arguments) for arguments in [
+        ("solve", "solver.prototxt"), ("solve", "solver.prototxt", "--quiet"),
+        ("-q", "solve", "solver.prototxt"), ("solve", "-v", "solver.prototxt"),
+    ]}  # fmt: skip
+    assert {process.returncode for process in told.values()} == {0}
+    logs = ["Optimization Done" in process.stderr for process in told.values()]
+    assert logs == [True, False, False, True]
+
+
+def test_quiet_shows_no_progress_but_the_result(cli: Any, workdir: Path) -> None:
+    write_solver(workdir, max_iter=2)
+    process = cli("verify", "solver.prototxt", "--quiet")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines()[-1].startswith("verify: 0 of ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -60,11 +172,13 @@ def test_the_version_is_the_packages(cli: Any) -> None:
         (["train", "x.prototxt", "--iteration=3"],
          "No such option: --iteration Did you mean --iterations?; a flag of caffe's own "),
         (["train", "x.prototxt", "--iterations=many"],
-         "Invalid value for '--iterations': 'many' is not a valid integer range."),
+         "Invalid value for '--iterations': got many; expected a whole number, 1 or more"),
         (["train", "x.prototxt", "--iterations=0"],
-         "Invalid value for '--iterations': 0 is not in the range 1<=x<=2147483647."),
+         "Invalid value for '--iterations': got 0; expected a whole number, 1 or more"),
         (["train", "x.prototxt", "--level=high"],
-         "Invalid value for '--level': 'high' is not a valid integer range."),
+         "Invalid value for '--level': got high; expected a whole number"),
+        (["watch", "x", "--interval=0"],
+         "Invalid value for '--interval': got 0; expected a number, 0.1 to 3600"),
         (["verify", "x.prototxt", "--host=gpu"], "Invalid value for '--host': 'gpu' is not "),
         (["inject", "x.prototxt", "--run-dir=d"],
          "x.prototxt: there is no such file; give a solver.prototxt or a YAML"),

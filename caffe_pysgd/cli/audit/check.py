@@ -9,9 +9,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.cli.options import json_option
-from caffe_pysgd.files import write_json
 
 
 @click.command()
@@ -22,6 +20,9 @@ def check(file: Path, json_path: Optional[Path]) -> None:
 
     FILE is an audit, or a run directory. Exit code 0 if every row is as it was recorded, else 1.
     """
+    from caffe_pysgd.audit.check import check_ledger
+    from caffe_pysgd.files import write_json
+
     found = check_ledger(file)
     click.echo(f"{file}: {found}")
     if json_path:

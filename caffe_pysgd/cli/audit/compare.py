@@ -9,9 +9,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.diff import compare_audits
 from caffe_pysgd.cli.options import json_option
-from caffe_pysgd.files import write_json
 
 
 @click.command()
@@ -25,6 +23,9 @@ def compare(a: Path, b: Path, json_path: Optional[Path]) -> None:
     compared: rates, losses, figures, hashes of the weights; not the times. Exit code 0 if all of it
     is the same, else 1.
     """
+    from caffe_pysgd.audit.diff import compare_audits
+    from caffe_pysgd.files import write_json
+
     found = compare_audits(a, b)
     if json_path:
         write_json(json_path, asdict(found))

@@ -8,7 +8,7 @@ from typing import Optional
 
 import click
 
-from caffe_pysgd.audit.opening import open_audit
+from caffe_pysgd.cli.completion import recorded_iterations
 from caffe_pysgd.cli.options import (
     ITERATION,
     allow_user_code_option,
@@ -17,14 +17,14 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.cli.progress import quiet_caffe, training_again
 from caffe_pysgd.errors import SettingError, UserError
-from caffe_pysgd.files import write_json
-from caffe_pysgd.proof.replay import replay as replay_store
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--from", "first", metavar="A", type=ITERATION, help="The first iteration.")
-@click.option("--to", "last", metavar="B", type=ITERATION, help="The last iteration.")
+@click.option("--from", "first", metavar="A", type=ITERATION, shell_complete=recorded_iterations,
+              help="The first iteration.")  # fmt: skip
+@click.option("--to", "last", metavar="B", type=ITERATION, shell_complete=recorded_iterations,
+              help="The last iteration.")  # fmt: skip
 @json_option("Also as JSON.")
 @allow_user_code_option
 @no_user_code_option
@@ -39,6 +39,10 @@ def replay(
 
     FILE is an audit, or the run directory that holds one. Exit code 1 if something differs.
     """
+    from caffe_pysgd.audit.opening import open_audit
+    from caffe_pysgd.files import write_json
+    from caffe_pysgd.proof.replay import replay as replay_store
+
     with open_audit(file) as store:
         span = store.span()
         if span is None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import click
 
@@ -22,15 +22,10 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.cli.progress import TrainingBar, training_bars
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import write_json
-from caffe_pysgd.proof.shadow import Shadow, ShadowReport
-from caffe_pysgd.proof.shadow import shadow as attach
-from caffe_pysgd.proof.verify import prepare
-from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.start import start_from
-from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.snapshots import read_solver_state, snapshot_names
+
+if TYPE_CHECKING:
+    from caffe_pysgd.proof.shadow import Shadow, ShadowReport
+    from caffe_pysgd.run.run import Run
 
 
 @click.command()
@@ -55,6 +50,12 @@ def shadow(
     What a YAML overrides applies to the training and to the prediction. Everything is written to a
     temporary directory and removed. Exit code 0 only if nothing differs, else 1.
     """
+    from caffe_pysgd.files import write_json
+    from caffe_pysgd.proof.verify import prepare
+    from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.start import start_from
+    from caffe_pysgd.stock.snapshots import read_solver_state
+
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
     run = resolve(source, iterations, level, stages_of(stage))
     run = start_from(run, snapshot, weights)
@@ -76,6 +77,10 @@ def shadow(
 
 
 def _train(run: Run, snapshot: Optional[str], folder: Path, bar: TrainingBar) -> ShadowReport:
+    from caffe_pysgd.proof.shadow import shadow as attach
+    from caffe_pysgd.stock import pycaffe
+    from caffe_pysgd.stock.snapshots import snapshot_names
+
     stock = run.with_solver(snapshot_prefix=str(folder / "snapshot"), train_state=run.state)
     native = pycaffe.compiled().get_solver(str(stock.write_stock(folder)))
     if snapshot:
