@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from caffe_pysgd.proof.shadow import shadow as shadow
     from caffe_pysgd.update import ParameterStep as ParameterStep
     from caffe_pysgd.update import UpdateRule as UpdateRule
+    from caffe_pysgd.views.recorded_run import open_run as open_run
 
 # Imported when first asked for: the command line must start where NumPy or Caffe is broken, to say
 # so, and a rule needs no Caffe.
@@ -32,6 +33,7 @@ _MODULES = {
     "SettingError": "caffe_pysgd.errors",
     "UserError": "caffe_pysgd.errors",
     "diagnose": "caffe_pysgd.proof.diagnose.diagnose",
+    "open_run": "caffe_pysgd.views.recorded_run",
     "shadow": "caffe_pysgd.proof.shadow",
     "take_over": "caffe_pysgd.hosts.hook",
     "Action": "caffe_pysgd.hosts.solver",

@@ -6,6 +6,7 @@ A page marks what is generated, and this rewrites it in place:
 
     <!-- generated: command train -->  usage and options, from click
     <!-- generated: keys audit -->     names, types and defaults, from the models of the YAML
+    <!-- generated: notebook tutorial -->  examples/tutorial.ipynb, with what it printed and drew
     <!-- end -->
 
 In a table of keys the meaning is written by hand and kept, and so is a default that is not a fixed
@@ -14,7 +15,9 @@ value. A test fails where a page is not what this would write.
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import (
     Any,
@@ -45,7 +48,8 @@ from caffe_pysgd.run.configuration import (
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import HyperParameters
 
-PAGES = Path(__file__).parents[1] / "docs"
+PROJECT = Path(__file__).parents[1]
+PAGES = PROJECT / "docs"
 REGION = re.compile(r"(<!-- generated: (\w+) ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INT32 = 2**31 - 1
 
@@ -213,7 +217,47 @@ _KEYS: Dict[str, Callable[[], Any]] = {
     "of snapshots": lambda: _of(SnapshotOptions, bool),
     "of audit": lambda: _of(AuditOptions, lambda name: name != "on_nonfinite"),  # of version 0.1
 }
-_WRITERS = {"command": write_command, "keys": write_keys}
+# -- notebooks ----------------------------------------------------------------------------------
+
+
+def write_notebook(name: str, _old: str) -> str:
+    """Return a notebook as Markdown. Its pictures are files, see ``pictures``."""
+    parts = []
+    for number, cell in enumerate(_cells(name)):
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text.replace("](../docs/", "]("))
+            continue
+        parts.append(f"```py\n{text}\n```")
+        parts += [_output(output, f"{name}-{number}") for output in cell["outputs"]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(name: str) -> Any:
+    return json.loads((PROJECT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def _output(output: Any, picture: str) -> str:
+    data = output.get("data", {"text/plain": output.get("text")})
+    if "image/png" in data:
+        return f"![What is drawn](images/{picture}.png)"
+    if "text/html" in data:
+        html = re.sub(r"<style.*?</style>\n?", "", "".join(data["text/html"]), flags=re.DOTALL)
+        return f'<div class="output">{html}</div>'
+    return f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
+
+
+def pictures(name: str) -> Dict[Path, bytes]:
+    """Return the pictures that a notebook drew, by the file in the documentation."""
+    return {
+        PAGES / "images" / f"{name}-{number}.png": b64decode(output["data"]["image/png"])
+        for number, cell in enumerate(_cells(name))
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    }
+
+
+_WRITERS = {"command": write_command, "keys": write_keys, "notebook": write_notebook}
 
 
 if __name__ == "__main__":
@@ -221,4 +265,6 @@ if __name__ == "__main__":
         page = path.read_text(encoding="utf-8")
         if generate(page) != page:
             path.write_text(generate(page), encoding="utf-8")
-            print(path.relative_to(PAGES.parent))
+            print(path.relative_to(PROJECT))
+    for path, content in pictures("tutorial").items():
+        path.write_bytes(content)

@@ -16,7 +16,7 @@ from caffe_pysgd.run.configuration import Configuration, ParameterGroup
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from generate_docs import generate
+from generate_docs import generate, pictures
 
 
 def page(name: str) -> str:
@@ -33,12 +33,18 @@ def commands(group: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-@pytest.mark.parametrize("name", ["audit.md", "commands.md", "configuration.md"])
+@pytest.mark.parametrize("name", ["audit.md", "commands.md", "configuration.md", "tutorial.md"])
 def test_what_is_generated_is_what_the_code_says(name: str) -> None:
     text = page(name)
     assert text.count("<!-- generated: ") == text.count("<!-- end -->") > 0
     assert generate(text) == text, "run .venv/bin/python scripts/generate_docs.py"
-    assert name == "commands.md" or "|  |\n" not in text, "a key without a meaning"
+    assert name in ("commands.md", "tutorial.md") or "|  |\n" not in text, "a key without a meaning"
+
+
+def test_the_tutorials_pictures_are_those_of_the_notebook() -> None:
+    found = pictures("tutorial")
+    assert len(found) == 2
+    assert {path: path.read_bytes() for path in found} == found
 
 
 def test_every_command_is_in_the_list_of_commands() -> None:

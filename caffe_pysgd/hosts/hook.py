@@ -22,6 +22,7 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory, never_free
+from caffe_pysgd.hosts.showing import solver_html, solver_line
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
@@ -84,6 +85,12 @@ class TakenOverSolver(_caffe.SGDSolver):  # type: ignore[name-defined]
             lambda: _there(this)._on_start(), lambda: _there(this)._on_gradients_ready()
         )
         _caffe.log(announcement(settings, self.updater, "fresh"))
+
+    def __repr__(self) -> str:
+        return solver_line(type(self).__name__, self.run, self.updater, self.iter)
+
+    def _repr_html_(self) -> str:
+        return solver_html(repr(self), self.updater)
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
         """Call these too; ``on_gradients_ready`` while ``diff`` still is the gradient."""

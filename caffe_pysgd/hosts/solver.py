@@ -34,6 +34,7 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory, never_free
+from caffe_pysgd.hosts.showing import History, solver_html, solver_line
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.hosts.training_bar import training_bar
 from caffe_pysgd.run.resolve import with_parameters_of
@@ -250,17 +251,25 @@ class Solver:
         return rate
 
     @property
-    def history(self) -> Dict[str, Floats]:
+    def history(self) -> History:
         """The history by parameter name, in the parameter's shape: arrays to look at and to change.
 
         A rule with several slots has ``conv1/0.m``, ``conv1/0.v``.
         """
-        history = {}
+        history = History()
         for index, slot in self._run.settings().state_layout():
             parameter, state = self._run.parameters[index], self.updater.states[index]
             name = parameter.name if len(state) == 1 else f"{parameter.name}.{slot}"
             history[name] = state[slot].reshape(parameter.shape)
         return history
+
+    def __repr__(self) -> str:
+        return solver_line(
+            type(self).__name__, self._run, self.updater, self.iter, self.lr, self.smoothed_loss
+        )
+
+    def _repr_html_(self) -> str:
+        return solver_html(repr(self), self.updater)
 
     def __getattr__(self, name: str) -> Any:
         if name in HyperParameters.__dataclass_fields__:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
+from caffe_pysgd.display import counted
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
@@ -25,7 +26,7 @@ def run_directory(source: Path, configuration: Configuration) -> Path:
     return configuration.run_dir or Path("runs", source.stem)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """Everything that is known about a run before it starts.
 
@@ -56,6 +57,13 @@ class Run:
     groups: Tuple[ParameterGroup, ...]
     rule: str
     snapshot: str = ""
+
+    def __repr__(self) -> str:
+        parameters = counted(len(self.parameters), "parameter")
+        return (
+            f"<Run {self.source}: net {self.net.name}, rule {self.rule}, {parameters}, "
+            f"max_iter {self.solver.max_iter}>"
+        )
 
     @property
     def update(self) -> UpdateOptions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
+from caffe_pysgd.display import counted, html_table
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.statistics import norm
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 F = np.float32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Parameter:
     """A learnable parameter: a blob with data and diff, and all that a rule may use.
 
@@ -64,6 +65,17 @@ class Parameter:
     iteration: int = 0
     kernels: Kernels = None  # type: ignore[assignment]
     trusted: bool = False
+
+    def __repr__(self) -> str:
+        norms = ", ".join(f"|{name}| {value}" for name, value in self._norms().items())
+        return f"<Parameter {self.name}: {counted(self.count, 'value')}, {norms}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self), ("array", "L2 norm"), self._norms().items())
+
+    def _norms(self) -> Dict[str, str]:
+        arrays = {"data": self.data, "diff": self.diff, **self.state}
+        return {name: f"{norm(array):.4g}" for name, array in arrays.items()}
 
     @property
     def gradient(self) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -75,7 +76,7 @@ class Drift:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What :func:`caffe_pysgd.diagnose` found.
 
@@ -115,6 +116,12 @@ class Verdict:
     def __str__(self) -> str:
         parts = [*map(str, self.named), *self._figures(), *self.notes, *self._alike()]
         return "\n".join([*parts, f"diagnose: {self._summary()}"])
+
+    def __repr__(self) -> str:
+        return f"<Verdict: {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{escape(self._summary())}</b><pre>{escape(str(self))}</pre>"
 
     def _summary(self) -> str:
         after = f"after {self.iterations} iterations"
