@@ -58,7 +58,7 @@ bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures 
 
 docs: ## build the documentation
 	@$(SETUP) test,docs
-	@$(VENV_PYTHON) -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 clean: ## remove what the targets make, except .venv and Caffe
 	@rm -rf examples/mnist/mnist_*_lmdb runs build dist site *.egg-info htmlcov .coverage

@@ -69,7 +69,7 @@ def test_no_file_of_the_site_loads_anything_from_elsewhere(site: Path) -> None:
     assert {path: loads for path, loads in found.items() if loads} == {}
 
 
-def test_no_page_and_no_table_is_wider_than_a_telephone(tab: Any, site: Path) -> None:
+def test_no_table_is_too_wide_or_squeezed_on_a_telephone(tab: Any, site: Path) -> None:
     wide = []
     for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):  # a server's
         tab.goto(path.as_uri())
@@ -81,6 +81,14 @@ def test_no_page_and_no_table_is_wider_than_a_telephone(tab: Any, site: Path) ->
                 """[...document.querySelectorAll(".md-typeset__scrollwrap")]
                    .filter((e) => e.scrollWidth > e.clientWidth + 1)
                    .map((e) => e.innerText.slice(0, 40))"""
+            )
+        ]
+        wide += [
+            f"{path.name}: {cell}"
+            for cell in tab.evaluate(
+                """[...document.querySelectorAll("article :is(td, th)")]
+                   .filter((e) => e.offsetWidth && e.offsetWidth < 34 && e.innerText.length > 2)
+                   .map((e) => e.innerText)"""
             )
         ]
     assert wide == []

@@ -27,14 +27,15 @@ def training_bar(solver: Solver, last: int) -> Iterator[None]:
     """Show how far a solver is on its way to an iteration.
 
     The bar is drawn by the updates themselves, a few times a second: a thread that draws would take
-    its time from the training's. A notebook's loop of short steps draws none.
+    its time from the training's. Where a notebook loops over short steps, there is none.
 
     Args:
         solver: its ``progress`` says whether there is a bar; where it is None, there is one in a
             notebook.
         last: the iteration.
     """
-    wanted = in_notebook() if solver.progress is None else solver.progress
+    by_itself = in_notebook() and last - solver.iter > 1
+    wanted = by_itself if solver.progress is None else solver.progress
     if not wanted:
         yield
         return
