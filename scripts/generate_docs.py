@@ -243,6 +243,7 @@ def _output(output: Any, picture: str) -> str:
         return f"![What is drawn](images/{picture}.png)"
     if "text/html" in data:
         html = re.sub(r"<style.*?</style>\n?", "", "".join(data["text/html"]), flags=re.DOTALL)
+        html = html.replace('<table border="1" class="dataframe">', "<table>")  # as all others
         return f'<div class="output">{html}</div>'
     return f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import traceback
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional
 
 import click
@@ -81,5 +80,7 @@ class LazyGroup(click.Group):
 
 def _while_importing(error: Exception) -> bool:
     """Return whether an error was raised by a module that was being imported, or by its absence."""
+    import traceback  # which few commands need
+
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return isinstance(error, ImportError) or any(f.f_code.co_name == "<module>" for f in frames)

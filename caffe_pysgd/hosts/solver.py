@@ -82,7 +82,8 @@ class Solver:
         audit: what is recorded, where that is not for the YAML to say.
 
     Attributes:
-        net, test_nets: Caffe's own.
+        net: the train net, Caffe's own.
+        test_nets: the test nets, Caffe's own.
         iter: the number of updates done; setting it takes the rate along.
         param: the ``SolverParameter``.
         smoothed_loss: the mean of the last ``average_loss`` losses.

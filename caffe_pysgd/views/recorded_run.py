@@ -93,7 +93,7 @@ class RecordedRun:
         """Draw columns of the table ``iterations`` over time; return matplotlib's axes.
 
         Args:
-            columns: such as ``loss``, ``rate``, ``gradient_l2``; the loss and its mean unless told.
+            columns: such as ``loss``, ``rate``, ``gradient_l2``; the loss unless told.
             log: draw the values on a logarithmic axis.
             ax: the axes to draw on; new ones if not given.
 
@@ -102,7 +102,7 @@ class RecordedRun:
         """
         ax = _axes(ax, log)
         with open_audit(self.path) as store:
-            for column in columns or ("loss", "smoothed_loss"):
+            for column in columns or ("loss",):
                 ax.plot(*store.series(column), label=column, linewidth=1)
         ax.set_xlabel("iteration")
         ax.legend()

@@ -4,7 +4,10 @@
   for (const table of tables) {
     const names = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
     for (const row of table.querySelectorAll("tbody tr")) {
-      [...row.cells].forEach((cell, index) => (cell.dataset.column = names[index] ?? ""));
+      [...row.cells].forEach((cell, index) => {
+        cell.dataset.column = names[index] ?? "";
+        cell.toggleAttribute("data-empty", !cell.textContent.trim());
+      });
     }
   }
   const fit = () => {

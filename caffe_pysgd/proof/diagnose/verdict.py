@@ -84,7 +84,8 @@ class Verdict:
         kind: ``exact``, ``rounding``, ``fault`` or ``unexplained``.
         named: what is different, the gradients first.
         iterations: how many were compared.
-        differ, values: how many of the weights differ after the last one.
+        differ: how many of the weights differ after the last one.
+        values: how many there are.
         reference: how far Caffe's update is from what the loop did with its gradients.
         explained: how far the update with the named faults is from it.
         drift: how the two runs grow apart.
