@@ -41,7 +41,7 @@ def define_measure(module: Any, how: Arithmetic) -> Any:
     x, first, past, lanes = function.args
     b = ir.IRBuilder(function.append_basic_block())
     several, single = Values(b, LANES, how), Values(b, 1, how)
-    fields = layout.FIGURES.fields or {}
+    fields: Any = layout.FIGURES.fields
     at = {name: b.add(lanes, long(field[1])) for name, field in fields.items()}
     places = {name: b.inttoptr(at[name], kind.as_pointer()) for name, kind in _KINDS.items()}
     sums = [several.load(place, long(0)) for place in places.values()]
