@@ -36,7 +36,7 @@ from caffe_pysgd.run.run import Run
 from caffe_pysgd.stock import pycaffe
 
 LENET = Path("examples/mnist/lenet_solver.prototxt")
-STAMP = r"^I(\d{4} [\d:.]+) .*\] "
+STAMP = r"^I(?:\d{4})?(\d{4} [\d:.]+) .*\] "  # from glog 0.5 on with the year
 STOCK, HOSTS = "stock", ("in-net", "hook", "solve")
 HOOK = "import sys, caffe_pysgd; caffe_pysgd.take_over(sys.argv[1]).solve()"
 

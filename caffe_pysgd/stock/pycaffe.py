@@ -254,7 +254,8 @@ def binary_environment() -> dict[str, str]:
     return environment
 
 
-_FATAL = re.compile(r"^F\d{4} \S+ +\d+ (?P<where>\S+)\] (?P<what>.*)$", re.MULTILINE)
+# glog writes the day as 1125, from version 0.5 on as 20261125.
+_FATAL = re.compile(r"^F(\d{4}){1,2} \S+ +\d+ (?P<where>\S+)\] (?P<what>.*)$", re.MULTILINE)
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)(?:: .*)?$", re.MULTILINE)
 _SIGNAL = re.compile(r"^\*\*\* (?P<signal>SIG\w+) ", re.MULTILINE)
 _FRAME = re.compile(r"^ +@ +0x\w+ (?P<function>caffe::\S+)$", re.MULTILINE)

@@ -49,7 +49,7 @@ def test_its_log_is_that_of_caffe_train_word_by_word(
         assert any(word in line for line in expected), word
     # glog's own prefix, which BVLC's parse_log.py takes the time from
     lines = [line for line in solved.stderr.splitlines() if "Iteration " in line]
-    prefix = re.compile(r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+\] Iteration \d+")
+    prefix = re.compile(r"I(\d{4}){1,2} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+\] Iteration \d+")
     assert all(prefix.match(line) for line in lines if "MultiStep" not in line)
     last = EVERYTHING["max_iter"] if not fields else fields["max_iter"]
     same_snapshots(snapshot_name(stock, last), snapshot_name(ours, last))

@@ -13,6 +13,8 @@ from helpers.examples import load_example
 from helpers.mutations import mutations
 from helpers.places import PROJECT
 
+from caffe_pysgd import UserError
+
 TOKENS = [b"\0\0\x08\x03", b"\0\0\x08\x01", b"\xff" * 4, b"\0\0\0\x1c", b"\x1f\x8b", b"\0" * 64]
 
 
@@ -32,7 +34,7 @@ def unexpected(folder: Path, script: ModuleType, count: int) -> List[str]:
         database = folder / "lmdb"
         try:
             script.create_database(database, data, "t10k")
-        except script.DataError:
+        except UserError:
             if sorted(p.name for p in folder.iterdir()) != ["data"]:
                 found.append(f"{number}: something was left")
         except Exception as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import List, Tuple
 
 import lmdb
 import pytest
 from helpers.examples import load_example
-from helpers.places import PROJECT
+from helpers.places import BIN, PROJECT
+
+from caffe_pysgd import UserError
 
 EXAMPLE = PROJECT / "examples" / "mnist"
 
@@ -26,8 +30,8 @@ def test_databases_hold_all_digits(script: ModuleType, tmp_path: Path) -> None:
     script.create_mnist(tmp_path)
 
     assert sorted(place.name for place in tmp_path.iterdir()) == sorted(script.DATABASES)
-    assert count_records(tmp_path / "mnist_train_lmdb") == 9000
-    assert count_records(tmp_path / "mnist_test_lmdb") == 1000
+    assert len(records(tmp_path / "mnist_train_lmdb")) == 9000
+    assert len(records(tmp_path / "mnist_test_lmdb")) == 1000
 
 
 def test_databases_that_are_there_are_left_alone(
@@ -60,15 +64,28 @@ def test_damaged_digits_are_named_and_leave_nothing_behind(tmp_path: Path) -> No
     assert sorted(place.name for place in tmp_path.iterdir()) == ["create_mnist.py", "data"]
 
 
-def test_without_the_converter(
+def test_records_are_those_of_caffes_own_tool(script: ModuleType, tmp_path: Path) -> None:
+    tool = BIN / "convert_mnist_data"
+    if not tool.exists():
+        pytest.skip("this Caffe came without convert_mnist_data")
+    script.create_mnist(tmp_path)
+    files = []
+    for archive in sorted((EXAMPLE / "data").glob("t10k-*.gz")):
+        files.append(tmp_path / archive.stem)
+        files[-1].write_bytes(gzip.decompress(archive.read_bytes()))
+    subprocess.run([tool, *files, tmp_path / "theirs"], check=True, capture_output=True)
+
+    assert records(tmp_path / "mnist_test_lmdb") == records(tmp_path / "theirs")
+
+
+def test_without_the_package_lmdb(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(script.DataError, match=r"convert_mnist_data is neither beside .* nor on"):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(UserError, match="the package lmdb is missing: pip install lmdb"):
         script.create_mnist(tmp_path)
 
 
-def count_records(database: Path) -> int:
+def records(database: Path) -> List[Tuple[bytes, bytes]]:
     with lmdb.open(str(database), readonly=True, lock=False) as environment:
-        return int(environment.stat()["entries"])
+        return list(environment.begin().cursor())
