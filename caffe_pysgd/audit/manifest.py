@@ -17,12 +17,10 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.blas import blas_of_caffe
 from caffe_pysgd.version import __version__
 
 _PACKAGES = ("numpy", "protobuf", "llvmlite", "h5py", "mpi4py")
-
-# Libraries by which the bits of a gradient may differ from one machine to another.
-_BLAS = re.compile(r"/lib(open|c|g|f77)?blas|/libmkl|/libatlas|/libblis|/libcublas")
 
 
 def surroundings() -> Dict[str, Any]:
@@ -35,7 +33,8 @@ def surroundings() -> Dict[str, Any]:
             "numpy": str(np.__version__),
         },
         "caffe": _caffe(),
-        "blas": _loaded(_BLAS),
+        # By these the bits of a gradient may differ from one machine to another.
+        "blas": blas_of_caffe() + _loaded(re.compile(r"/libcublas")),
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),

@@ -11,15 +11,17 @@ import click
 def doctor() -> None:
     """Say which Caffe, kernels, BLAS and versions there are, and whether training can run.
 
-    Tries, inside the real `caffe` binary, what the Python update needs there. Exit code 0 if
-    training can run, else 2, with what is wrong and how to fix it.
+    Tries, inside the real `caffe` binary, what the Python update needs there. A Caffe without that
+    program, or without the Python layer, has fewer hosts. Exit code 0 if training can run, else 2,
+    with what is wrong and how to fix it.
     """
     from caffe_pysgd.doctor.checks import diagnose_installation
 
     findings = []
     for finding in diagnose_installation():
         findings.append(finding)
-        click.echo(f"{'FAIL' if finding.fix else 'ok':<5}{finding.subject:<22}{finding.found}")
+        mark = "FAIL" if finding.fix else "no" if finding.lacking else "ok"
+        click.echo(f"{mark:<5}{finding.subject:<22}{finding.found}")
     problems = [finding for finding in findings if finding.fix]
     for problem in problems:
         click.echo(f"caffe-pysgd: {problem.subject}: {problem.fix}", err=True)

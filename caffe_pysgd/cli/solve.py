@@ -108,9 +108,9 @@ def solve(
 
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
     from caffe_pysgd.stock import pycaffe
+    from caffe_pysgd.stock.solver_file import asks_for_gpu
 
-    asked = run.solver.HasField("solver_mode") and run.solver.solver_mode == type(run.solver).GPU
-    if gpu is None and not asked:
+    if gpu is None and not asks_for_gpu(run.solver):
         caffe.log("Use CPU.")
         caffe.set_mode_cpu()
         return

@@ -84,13 +84,14 @@ def train(
     from caffe_pysgd.run.start import check_snapshot, check_weights
     from caffe_pysgd.stock import pycaffe
     from caffe_pysgd.stock.snapshots import is_hdf5
+    from caffe_pysgd.stock.solver_file import asks_for_gpu
 
     arguments: List[str] = context.meta.get(_BEHIND, [])
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
     directory = own_folder(run.directory)
-    if "gpu" in map(_flag, arguments):
+    if "gpu" in map(_flag, arguments) or asks_for_gpu(run.solver):
         pycaffe.require_gpu()
     models = [check_weights(Path(model), run) for model in weights]
     snapshot = chosen_snapshot(run, snapshot, check_snapshot, partial(click.echo, err=True))

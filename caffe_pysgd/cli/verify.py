@@ -58,11 +58,14 @@ def verify(
         verdict,
     )
     from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.stock import pycaffe
 
     run = resolve(source, iterations, level, stages_of(stage))
     if run.solver.max_iter < 1:
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
     run = prepare(run)
+    if host == "in-net":
+        pycaffe.binary()  # before anything is trained
     flags = net_state_flags(level, stage)
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         outcomes = []

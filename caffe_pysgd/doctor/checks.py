@@ -1,4 +1,4 @@
-"""What ``doctor`` finds out: whether training can run here, and with which bits."""
+"""What ``doctor`` finds out: whether training can run here, in which hosts and with which bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import json
 import platform
-import re
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.blas import blas_of_caffe
 from caffe_pysgd.stock.reader import NoReader, read_as_caffe
 
 _VERSIONS = "take the versions that scripts/constraints.txt holds together"
@@ -31,11 +31,13 @@ class Finding:
         subject: what it is.
         found: what was found.
         fix: what to do if training cannot run because of it; empty if it can.
+        lacking: whether it is not here, and something else runs without it.
     """
 
     subject: str
     found: str
     fix: str = ""
+    lacking: bool = False
 
 
 def diagnose_installation() -> Iterator[Finding]:
@@ -48,7 +50,7 @@ def diagnose_installation() -> Iterator[Finding]:
         yield finding
     if not usable:
         return
-    steps: List[Callable[[], Iterator[Finding]]] = [_module, _kernels, _binary]
+    steps: List[Callable[[], Iterator[Finding]]] = [_module, _kernels, _hosts]
     for step in steps:
         try:
             yield from step()
@@ -73,8 +75,6 @@ def _module() -> Iterator[Finding]:
     caffe = pycaffe.compiled()
     pycaffe.messages()
     yield Finding("pycaffe", f"{caffe.__version__}, {caffe.__file__}")
-    pycaffe.require_python_layer(caffe.layer_type_list())
-    yield Finding("Python layer", "yes")
     yield _reader()
 
 
@@ -115,7 +115,8 @@ def _kernels() -> Iterator[Finding]:
             yield Finding("no fused kernels", str(error))
     except MissingSymbols as missing:
         yield Finding("kernels", f"numpy only, not exact: Caffe's are not exported ({missing})")
-    yield Finding("BLAS", ", ".join(_loaded_blas()) or "linked into Caffe")
+    blas = [text.rsplit("/", 1)[-1] for text in blas_of_caffe()]
+    yield Finding("BLAS", ", ".join(blas) or "linked into Caffe; it does not show which")
 
 
 def refused_passes(kernels: Any, rules: Iterable[Any]) -> Dict[str, str]:
@@ -134,20 +135,29 @@ def refused_passes(kernels: Any, rules: Iterable[Any]) -> Dict[str, str]:
     return dict(kernels.unfused)
 
 
-def _loaded_blas() -> List[str]:
-    """Return the BLAS libraries that this process has loaded with Caffe."""
+def _hosts() -> Iterator[Finding]:
+    """Say in which hosts the update can run; only the one in ``caffe train`` asks for much."""
+    yield from _in_net()
+    yield Finding("host hook", "take_over(SOLVER)")
+    yield Finding("host solver", "caffe-pysgd solve, get_solver(SOLVER)")
+
+
+def _in_net() -> Iterator[Finding]:
     try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return ["unknown"]
-    return sorted(set(re.findall(r"\S*/(lib[^/\s]*(?:blas|mkl_rt|atlas)[^/\s]*)", maps)))
-
-
-def _binary() -> Iterator[Finding]:
-    program = pycaffe.binary()
+        pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
+        program = pycaffe.binary()
+    except UserError as error:
+        yield Finding("host in-net", str(error), lacking=True)
+        return
+    yield Finding("Python layer", "yes")
     yield Finding("caffe binary", str(program))
+    works = True
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
-        yield from _probe(program, Path(directory))
+        for finding in _probe(program, Path(directory)):
+            works = works and not finding.fix
+            yield finding
+    if works:
+        yield Finding("host in-net", "caffe-pysgd train")
 
 
 def _probe(program: Path, directory: Path) -> Iterator[Finding]:

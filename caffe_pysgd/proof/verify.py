@@ -17,6 +17,7 @@ from caffe_pysgd.run.run import SOLVER, Run
 from caffe_pysgd.run.settings import FIRST_STATE_BLOB
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import Model, read_model, read_solver_state, snapshot_names
+from caffe_pysgd.stock.solver_file import asks_for_gpu
 from caffe_pysgd.update.bits import Comparison, compare
 
 Progress = Callable[[int], None]
@@ -24,6 +25,9 @@ Progress = Callable[[int], None]
 
 # The working directory is for the net's files; it must not stand in the way of an import.
 _ALONE = "import sys; del sys.path[0]; import caffe_pysgd;"
+_NATIVE = (
+    "from caffe_pysgd.stock import pycaffe; pycaffe.compiled().get_solver(sys.argv[1]).solve()"
+)
 
 _ITERATION = re.compile(rb"\] Iteration (\d+)")
 _TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
@@ -51,9 +55,11 @@ def prepare(run: Run) -> Run:
     """Return the run made repeatable, with one snapshot, at its end.
 
     Raises:
-        UserError: the native solver cannot do what this run does.
+        UserError: the native solver cannot do what this run does, or this Caffe cannot.
     """
     run.refuse_beyond_caffe()
+    if asks_for_gpu(run.solver):
+        pycaffe.require_gpu()
     return seeded(run).with_solver(snapshot=0, snapshot_after_train=True)
 
 
@@ -63,13 +69,18 @@ def seeded(run: Run) -> Run:
 
 
 def train_stock(run: Run, directory: Path, flags: Sequence[str], progress: Progress) -> Outcome:
-    """Train with the native solver.
+    """Train with the native solver: `caffe train`, or pycaffe's where there is no such program.
 
     Raises:
         UserError: Caffe failed; its own reason is given.
     """
     run = run.with_solver(snapshot_prefix=str(directory / "snapshot"))
-    log = _train(run.write_stock(directory), flags, progress)
+    if pycaffe.find_binary():
+        log = _train(run.write_stock(directory), flags, progress)
+    else:
+        solver = run.with_solver(train_state=run.state).write_stock(directory)
+        command = [sys.executable, "-c", f"{_ALONE} {_NATIVE}", str(solver)]
+        log = _run(command, directory / "caffe.log", progress)
     state = _final_state(run, directory)
     weights = _weights(run, read_model(state.learned_net))
     return Outcome(weights, state.history, last_scores(log), log)

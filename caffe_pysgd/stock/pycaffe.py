@@ -193,8 +193,9 @@ def require_python_layer(layer_types: Iterable[str]) -> None:
     """
     if "Python" not in layer_types:
         raise UserError(
-            "this Caffe was built without the Python layer; build it with WITH_PYTHON_LAYER=1, or "
-            "run 'make setup' for one that has it"
+            "this Caffe was built without the Python layer: the hosts hook and solver "
+            "('caffe-pysgd solve') need none, or build it with WITH_PYTHON_LAYER=1, or run "
+            "'make setup' for one that has it"
         )
 
 
@@ -231,13 +232,20 @@ def binary() -> Path:
     Raises:
         UserError: there is none.
     """
-    beside = Path(sys.executable).parent / "caffe"
-    if os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which("caffe")
-    if found:
-        return Path(found)
-    raise UserError(f"no 'caffe' program beside {sys.executable} or on PATH: run 'make setup'")
+    found = find_binary()
+    if found is None:
+        raise UserError(
+            f"no 'caffe' program beside {sys.executable} or on PATH: the hosts hook and solver "
+            "('caffe-pysgd solve') need none, or run 'make setup' for a Caffe that has it"
+        )
+    return found
+
+
+def find_binary() -> Optional[Path]:
+    """Return the ``caffe`` program, or None: not every Caffe comes with it."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    found = shutil.which("caffe", path=os.pathsep.join(places))
+    return Path(found) if found else None
 
 
 def binary_environment() -> dict[str, str]:

@@ -51,6 +51,11 @@ def _complete_snapshot_prefix(path: Path, solver: Any) -> None:
         solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / path.stem)
 
 
+def asks_for_gpu(solver: Any) -> bool:
+    """Return whether `caffe train` would run this solver on a GPU, were it not told otherwise."""
+    return bool(solver.HasField("solver_mode") and solver.solver_mode == type(solver).GPU)
+
+
 def read_train_net(path: Path, solver: Any) -> Tuple[str, Any]:
     """Return where the train net of a solver is written, and its ``NetParameter``.
 

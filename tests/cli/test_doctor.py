@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.failures import failure
-from helpers.places import PROJECT
+from helpers.programs import in_venv
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -28,6 +27,8 @@ def test_doctor_finds_that_training_can_run(cli: Any) -> None:
     assert found["Python layer"] == "yes"
     assert found["kernels"] == "fused and native (the native solver's bits), numpy"
     assert found["fused passes"] == f"same bits as native: {', '.join(RULES)}"
+    assert found["host in-net"] == "caffe-pysgd train"
+    assert found["host hook"] and found["host solver"]
     assert found["caffe binary"] == str(Path(sys.executable).parent / "caffe")
     assert found["numpy inside caffe"] == found["numpy"]
     assert found["protobuf inside caffe"] == found["protobuf"]
@@ -40,36 +41,15 @@ def test_doctor_leaves_nothing_behind(cli: Any, workdir: Path) -> None:
     assert list(workdir.rglob("*")) == [temporary]
 
 
-@pytest.fixture
-def other_venv(workdir: Path) -> Path:
-    """An environment with everything that this one has but the ``caffe`` program."""
-    venv = workdir / "venv"
-    packages = venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    packages.mkdir(parents=True)
-    (venv / "bin").mkdir()
-    python = venv / "bin" / "python3"
-    python.symlink_to(os.path.realpath(sys.executable))
-    (venv / "pyvenv.cfg").write_bytes(Path(sys.prefix, "pyvenv.cfg").read_bytes())
-    here = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "all.pth").write_text("\n".join([str(PROJECT), *here, ""]))
-    return venv
-
-
-def in_venv(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(venv / "bin" / "python3"), "-m", "caffe_pysgd", *arguments],
-        env={**os.environ, "PATH": "/usr/bin:/bin", **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_without_the_caffe_program_doctor_says_where_it_looked(other_venv: Path) -> None:
+def test_without_the_caffe_program_doctor_says_which_hosts_there_are(other_venv: Path) -> None:
     process = in_venv(other_venv, "doctor")
-    assert failure(process) == (
-        f"caffe: no 'caffe' program beside {other_venv}/bin/python3 or on PATH: run 'make setup'"
+    assert (process.returncode, process.stderr) == (0, "")
+    *_, in_net, hook, solver, last = process.stdout.splitlines()
+    assert in_net.startswith(
+        f"no   host in-net           no 'caffe' program beside {other_venv}/bin/python3 or on PATH"
     )
-    assert "ok   Python layer" in process.stdout
+    assert hook.startswith("ok   host hook") and solver.startswith("ok   host solver")
+    assert last == "training can run"
 
 
 def test_a_caffe_program_that_cannot_be_started_is_no_traceback(other_venv: Path) -> None:
@@ -135,5 +115,17 @@ def test_a_caffe_without_the_python_layer_is_told_what_it_lacks() -> None:
     types = list(pycaffe.compiled().layer_type_list())
     pycaffe.require_python_layer(types)
     types.remove("Python")
-    with pytest.raises(UserError, match="built without the Python layer; build it with WITH_PYTH"):
+    with pytest.raises(UserError, match="build it with WITH_PYTHON_LAYER=1"):
         pycaffe.require_python_layer(types)
+
+
+def test_the_blas_is_the_one_that_caffe_calls() -> None:
+    """Its file is a library that Caffe's module was linked to, whatever else NumPy brings."""
+    import ctypes
+
+    from caffe_pysgd.stock.blas import blas_of_caffe
+
+    file, *_ = blas_of_caffe()
+    address = ctypes.cast(ctypes.CDLL(file).cblas_saxpy, ctypes.c_void_p).value
+    bound = ctypes.cast(ctypes.CDLL(pycaffe.library_path()).cblas_saxpy, ctypes.c_void_p).value
+    assert address == bound

@@ -200,7 +200,8 @@ def test_the_solver_can_be_given_as_caffe_wants_it(cli: Any, workdir: Path) -> N
 
 
 def test_a_gpu_that_this_caffe_has_not_is_one_line(cli: Any, workdir: Path) -> None:
-    write_solver(workdir)
-    said = failure(cli("train", "solver.prototxt", "--", "--gpu=0"))
-    assert said.startswith("this Caffe was built without GPU support")
-    assert not Path("runs").exists()
+    for mode, flags in (("CPU", ["--", "--gpu=0"]), ("GPU", [])):
+        write_solver(workdir, solver_mode=mode)
+        said = failure(cli("train", "solver.prototxt", *flags))
+        assert said.startswith("this Caffe was built without GPU support")
+        assert not Path("runs").exists()

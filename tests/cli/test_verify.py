@@ -9,7 +9,8 @@ from typing import Any, Dict
 
 import pytest
 from helpers.failures import failure
-from helpers.nets import NETS, SMALL, write_solver
+from helpers.nets import NETS, SMALL, STAGED, write_solver
+from helpers.programs import in_venv
 
 LAST_LINE = re.compile(
     r"verify: (\d+) of (\d+) values differ, max (\d+) ulp, after (\d+) iterations"
@@ -133,3 +134,34 @@ def test_a_failing_python_layer_is_told_as_far_as_caffe_tells(cli: Any, workdir:
         "caffe-pysgd: training failed: Caffe says no more than: a Python layer raised an "
         "exception, SIGABRT in caffe::PythonLayer<>::Forward_cpu()"
     )
+
+
+@pytest.mark.parametrize("host", ["hook", "solver"])
+def test_without_the_caffe_program_the_native_run_is_pycaffes(
+    workdir: Path, other_venv: Path, host: str
+) -> None:
+    write_solver(workdir, STAGED)
+    arguments = ["verify", "solver.prototxt", "--iterations=4", f"--host={host}"]
+    sizes = []
+    for flags in ([], ["--stage=wide"]):
+        process = in_venv(other_venv, *arguments, *flags)
+        found = verdict(process)
+        assert (process.returncode, found["differ"], found["iterations"]) == (0, 0, 4)
+        sizes.append(found["values"])
+    assert sizes[1] > sizes[0]  # the stages reach the native solver
+
+
+def test_in_the_program_that_is_not_there_nothing_can_be_verified(
+    workdir: Path, other_venv: Path
+) -> None:
+    write_solver(workdir)
+    process = in_venv(other_venv, "verify", "solver.prototxt")
+    assert "no 'caffe' program" in failure(process)
+    assert "training" not in process.stderr
+
+
+def test_a_gpu_that_this_caffe_has_not_is_one_line(cli: Any, workdir: Path) -> None:
+    write_solver(workdir, solver_mode="GPU")
+    for host in ("in-net", "hook", "solver"):
+        said = failure(cli("verify", "solver.prototxt", f"--host={host}"))
+        assert said.startswith("this Caffe was built without GPU support")

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Dict
 
 from helpers.places import BIN
@@ -45,3 +46,13 @@ def shown_on_terminal(stream: str, *arguments: object, **environment: str) -> st
     said = [text for text in process.communicate(timeout=60) if text]
     assert (process.returncode, said) == (0, []), shown.decode()
     return shown.decode()
+
+
+def in_venv(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run ``caffe-pysgd`` with the Python of another environment, and nothing else on PATH."""
+    return subprocess.run(
+        [str(venv / "bin" / "python3"), "-m", "caffe_pysgd", *arguments],
+        env={**os.environ, "PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+    )
