@@ -145,8 +145,8 @@ def _import(submodule: str) -> Any:
         # A NumPy of another ABI and a protobuf too new for caffe_pb2.py end here.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"Caffe is installed but cannot be imported: {reason}; take the versions that "
-            "scripts/constraints.txt holds together"
+            f"Caffe is installed but cannot be imported: {reason}; take the versions of NumPy and "
+            "protobuf that go with it (docs/install.md)"
         ) from error
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar
 
 import numpy as np
-from google.protobuf.internal import encoder
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import replacing
-from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock import pycaffe, wire
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshot_names import HDF5_SUFFIX as _HDF5
 from caffe_pysgd.stock.snapshot_names import snapshot_names as snapshot_names
@@ -116,7 +115,7 @@ def read_solver_state(path: Path) -> SolverState:
         _check_blob(path, "history", number, blob)
     history = [_values(blob) for blob in state.history]
     found = (state.iter, state.current_step, state.learned_net, history)
-    return _solver_state(path, *found, _noted(state))
+    return _solver_state(path, *found, wire.find_field(path.read_bytes(), _NOTE_FIELD))
 
 
 def _solver_state(
@@ -186,18 +185,7 @@ _NOTE_FIELD = 2000
 
 def _note_field(note: str) -> bytes:
     """Return the note as a length-delimited protobuf field."""
-    return _field(_NOTE_FIELD, note.encode())
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes(encoder.TagBytes(number, 2) + encoder._VarintBytes(len(content)) + content)
-
-
-def _noted(state: Any) -> Any:
-    for field in state.UnknownFields():
-        if field.field_number == _NOTE_FIELD:
-            return field.data
-    return ""
+    return wire.field(_NOTE_FIELD, note.encode())
 
 
 def _note(state: SolverState) -> str:
@@ -246,7 +234,7 @@ def set_blob(blob: Any, values: Floats, shape: Sequence[int]) -> None:
     """
     blob.shape.dim.extend(shape)
     content = np.ascontiguousarray(values, "<f4").tobytes()
-    blob.MergeFromString(_field(_BLOB_DATA, content))
+    blob.MergeFromString(wire.field(_BLOB_DATA, content))
 
 
 _BLOB_DATA = 5  # repeated float data = 5 [packed = true]

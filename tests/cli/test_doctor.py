@@ -91,13 +91,13 @@ def test_a_package_that_fails_inside_caffe_only_is_found_there(
         "exec(compile(open(__file__).read(), __file__, 'exec'))\n"
     )
     process = cli("doctor", PYTHONPATH=str(workdir / "path"))
+    needed = broken == "numpy"  # h5py is for snapshots in HDF5; there are other kernels
+    assert process.returncode == (2 if needed else 0)
     assert "Traceback" not in process.stdout + process.stderr
+    assert ("training can run" in process.stdout) is not needed
     if broken != "numpy":  # without NumPy not even the probe is imported
         assert f"{broken} inside caffe" in process.stdout
         assert "binds to the wrong library" in process.stdout
-    usable = broken == "llvmlite"  # then there are other kernels
-    assert process.returncode == (0 if usable else 2)
-    assert ("training can run" in process.stdout) == usable
 
 
 def test_passes_that_cannot_be_compiled_are_not_called_fused(cli: Any, workdir: Path) -> None:
