@@ -47,7 +47,8 @@ def inject(
     if run.configuration.run_dir is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
     directory = own_folder(run.directory)
-    audit = plan_audit(run, directory, always=run.settings().keep is not None)
+    always = run.settings().keep is not None or run.h.lr_policy == "plateau"  # which need scores
+    audit = plan_audit(run, directory, always)
     refuse_unfit_for_hdf5(run)
     make_snapshot_folder(run)
     lock = lock_folder(directory)

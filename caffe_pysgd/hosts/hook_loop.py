@@ -65,9 +65,12 @@ class CaffesLoop:
     def gradients_ready(self, iteration: int) -> None:
         """Called when all passes are over; report their loss."""
         self._in_passes = False
-        loss = self._losses.complete(iteration)
+        loss, smoothed = self._losses.complete(iteration)
         for observer in self._observers:
-            observer.loss(*loss)
+            observer.loss(loss, smoothed)
+        solver = self._solver()
+        assert solver is not None  # it is its Step that calls
+        solver.updater.smoothed_loss = smoothed
 
     def iteration_ends(self) -> None:
         """Called after the update; a test may follow."""

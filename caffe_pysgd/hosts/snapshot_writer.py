@@ -15,6 +15,7 @@ from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state
 from caffe_pysgd.update import NATIVE_NAMES, Updater
+from caffe_pysgd.update.policies.plateau import PlateauState
 
 
 def write_snapshot(run: Run, net: Net, updater: Updater, iteration: int) -> Tuple[Path, Path]:
@@ -44,7 +45,8 @@ def write_snapshot(run: Run, net: Net, updater: Updater, iteration: int) -> Tupl
         while len(history) in (len(run.parameters), 2 * len(run.parameters)):
             history, shapes = [*history, np.zeros(1, np.float32)], [*shapes, (1,)]
     names = tuple(settings.state_names())
-    held = SolverState(iteration, updater.current_step, model, history, run.rule, names)
+    step, seen = updater.current_step, updater.plateau
+    held = SolverState(iteration, step, model, history, run.rule, names, *seen)
     write_solver_state(state, held, shapes)
     return model, state
 
@@ -67,4 +69,5 @@ def adopt_state(run: Run, updater: Updater, state: SolverState) -> None:
     """Let an updater go on from what a ``.solverstate`` holds."""
     for (index, slot), values in zip(run.settings().state_layout(), state.history):
         updater.states[index][slot][...] = values
-    updater.resume(state.iteration, state.current_step)
+    seen = PlateauState(state.minimum_loss, state.iter_last_event)
+    updater.resume(state.iteration, state.current_step, seen)

@@ -54,8 +54,11 @@ Callback = Callable[[], None]
 _IN_PARAM = [
     name
     for name in HyperParameters.__dataclass_fields__
-    if name not in HyperParameters.beyond_caffe()
+    if name in pycaffe.messages().SolverParameter.DESCRIPTOR.fields_by_name
 ]
+
+# What Caffe's log calls a policy that says when it steps.
+_STATUS = {"multistep": "MultiStep", "plateau": "Plateau"}
 
 
 # How alike two names are of which one is likely a misspelling of the other.
@@ -166,6 +169,7 @@ class Solver:
                 self.net._backward(len(self.net.layers) - 1, 0)
             loss /= np.float32(self.param.iter_size)
             self.smoothed_loss = self._smoothing.add(self.iter, loss)
+            self.updater.smoothed_loss = self.smoothed_loss
             for observer in self.updater.observers:
                 observer.loss(loss, self.smoothed_loss)
             if self._display_due():
@@ -210,9 +214,10 @@ class Solver:
             self._heed_param()
         step = self.updater.current_step
         rate = self.updater.step(self.iter)
-        if self.updater.h.lr_policy == "multistep" and self.updater.current_step != step:
+        status = _STATUS.get(self.updater.h.lr_policy)
+        if status and self.updater.current_step != step:
             step = self.updater.current_step
-            _log(f"MultiStep Status: Iteration {self.iter}, step = {step}")
+            _log(f"{status} Status: Iteration {self.iter}, step = {step}")
         if self._display_due():
             _log(f"Iteration {self.iter}, lr = {rate:g}")
         clipped = clipping_line(self.updater)
@@ -238,7 +243,10 @@ class Solver:
     @iter.setter
     def iter(self, iteration: int) -> None:
         iteration = operator.index(iteration)
-        self.updater.resume(iteration, lr_policies.step_before(self.updater.h, iteration))
+        step = lr_policies.step_before(self.updater.h, iteration)
+        if self.updater.h.lr_policy == "plateau":  # which has no step of an iteration
+            step = self.updater.current_step
+        self.updater.resume(iteration, step, self.updater.plateau)
         self._iter = iteration
 
     @property
@@ -246,9 +254,9 @@ class Solver:
         """The global rate at this iteration."""
         self._heed_param()
         schedule = self.updater.schedule
-        step = schedule.current_step
-        rate = float(schedule.rate(self.iter))
-        schedule.current_step = step
+        before = schedule.current_step, schedule.plateau
+        rate = float(schedule.rate(self.iter, self.updater.smoothed_loss))
+        schedule.go_on_from(*before)
         return rate
 
     @property
@@ -306,7 +314,7 @@ class Solver:
             return
         h = self.updater.h
         said = {name: getattr(self.param, name) for name in _IN_PARAM}
-        said["stepvalue"] = tuple(said["stepvalue"])
+        said = {n: v if np.isscalar(v) else tuple(v) for n, v in said.items()}
         changed = {name: value for name, value in said.items() if value != getattr(h, name)}
         if changed:
             self.updater.change(self.iter, **changed)

@@ -308,9 +308,14 @@ def read_state(path: Path, run: Run) -> SolverState:
         return check_native_snapshot(path, run)
     state = check_snapshot(path, run)
     hook = read_model(state.learned_net)[run.settings().hook_name]
-    iteration, current_step = unpack_header(hook[HEADER_BLOB])
+    iteration, current_step, seen = unpack_header(hook[HEADER_BLOB])
     return replace(
-        state, iteration=iteration, current_step=current_step, history=hook[FIRST_STATE_BLOB:]
+        state,
+        iteration=iteration,
+        current_step=current_step,
+        history=hook[FIRST_STATE_BLOB:],
+        minimum_loss=seen.minimum_loss,
+        iter_last_event=seen.iter_last_event,
     )
 
 

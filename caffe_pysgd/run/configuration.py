@@ -64,6 +64,7 @@ class _HyperParameters(_Strict):
     div_factor: Optional[Real] = None
     final_div_factor: Optional[Real] = None
     lr_table: Optional[Dict[Count, Real]] = None
+    plateau_winsize: Optional[List[Count]] = None
     trust_coefficient: Optional[Real] = None
 
     def hyperparameters(self) -> Dict[str, Any]:

@@ -11,6 +11,7 @@ from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.run.configuration import ParameterGroup, UpdateOptions
 from caffe_pysgd.stock.learnable import LearnableParameter
 from caffe_pysgd.update import HyperParameters, check, make_rule
+from caffe_pysgd.update.policies.plateau import check_own
 
 _NONE = ParameterGroup(match="*")
 
@@ -47,6 +48,7 @@ def check_each(source: Path, update: UpdateOptions, h: HyperParameters, rule: st
         try:
             own = HyperParameters(**{**h.as_plain(), **group.hyperparameters()})
             check(own, make_rule(group.rule or rule))
+            check_own(own, h)
         except SettingError as error:
             raise error.at(source, key) from error
         except UserError as error:  # of a user's own rule

@@ -60,7 +60,7 @@ def resolve(
     given = update.hyperparameters()
     if iterations is not None:
         given["max_iter"] = iterations
-    beyond = {name: given.pop(name) for name in HyperParameters.beyond_caffe() if name in given}
+    beyond = {name: given.pop(name) for name in list(given) if not _has_field(solver, name)}
     for name, value in given.items():
         set_field(solver, name, value)
     if update.names_modules() and not why_no_user_code():
@@ -172,10 +172,16 @@ def _refuse_python_layers(where: str, net: Any, solver: Any) -> None:
 
 
 def hyperparameters(solver: Any, beyond: Mapping[str, Any]) -> HyperParameters:
-    """Return what the solver says about the update, and what it has no field for.
+    """Return what the solver says about the update, and what the YAML says beyond it.
+
+    Which fields a solver has, its own Caffe's proto decides: those of forks differ.
 
     Raises:
         SettingError: a value that is not allowed.
     """
-    names = HyperParameters.__dataclass_fields__.keys() - set(HyperParameters.beyond_caffe())
+    names = [name for name in HyperParameters.__dataclass_fields__ if _has_field(solver, name)]
     return HyperParameters(**{name: getattr(solver, name) for name in names}, **beyond)
+
+
+def _has_field(solver: Any, name: str) -> bool:
+    return name in solver.DESCRIPTOR.fields_by_name

@@ -7,11 +7,12 @@ import math
 import re
 import zlib
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
+from caffe_pysgd.update.policies.plateau import UNSEEN, PlateauState
 
 MODULE = "caffe_pysgd.hosts.in_net"
 HOOK_NAME = re.compile(r"pysgd_(?P<rule>.+)_[0-9a-f]{8}$")
@@ -19,7 +20,7 @@ HOOK_NAME = re.compile(r"pysgd_(?P<rule>.+)_[0-9a-f]{8}$")
 # The hook's blobs: one that makes Caffe call backward, the header, then slot by slot the state.
 HEADER_BLOB = 1
 FIRST_STATE_BLOB = 2
-HEADER_SIZE = 4
+_HEADER_SIZE, _HEADER_SIZE_WITH_PLATEAU = 4, 7
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,21 @@ class UpdateSettings:
         Caffe loads weights by layer name, so a model that holds another rule's or another net's
         state is simply not loaded into this hook, and a resume notices that nothing came.
         """
-        described = [(p.name, p.shape, p.rule, p.slots) for p in self.parameters]
+        described: List[Any] = [(p.name, p.shape, p.rule, p.slots) for p in self.parameters]
+        if self.has_plateau:  # of which the header is longer
+            described.append("plateau")
         fingerprint = zlib.crc32(json.dumps(described).encode())
         return f"pysgd_{plain_rule_name(self.rule)}_{fingerprint:08x}"
+
+    @property
+    def has_plateau(self) -> bool:
+        """Whether the rate depends on the loss, and what was seen of it is part of the state."""
+        return bool(self.hyperparameters["lr_policy"] == "plateau")
+
+    @property
+    def header_size(self) -> int:
+        """The number of values in the header blob."""
+        return _HEADER_SIZE_WITH_PLATEAU if self.has_plateau else _HEADER_SIZE
 
     def state_layout(self) -> List[Tuple[int, str]]:
         """Return the state blobs in order, each as (index of the parameter, name of the slot).
@@ -207,18 +220,32 @@ def plain_rule_name(rule: str) -> str:
     return re.sub("[^A-Za-z0-9_]", "-", rule)
 
 
-def pack_header(iteration: int, current_step: int) -> Floats:
-    """Return the header blob of a state: [1, iteration in two numbers, current_step].
+class Header(NamedTuple):
+    """What an in-net state says beside the history."""
 
-    The iteration takes two numbers because a float32 holds whole numbers up to 2^24 exactly.
+    iteration: int
+    current_step: int
+    plateau: PlateauState = UNSEEN
+
+
+def pack_header(header: Header, size: int) -> Floats:
+    """Return the header blob of a state: [1, iteration, step, and of plateau minimum and event].
+
+    An iteration takes two numbers because a float32 holds whole numbers up to 2^24 exactly.
     """
-    high, low = divmod(iteration, 1 << 24)
-    return np.array([1, high, low, current_step], np.float32)
+    minimum, event = header.plateau
+    values = [1, *divmod(header.iteration, 1 << 24), header.current_step]
+    values += [minimum, *divmod(event, 1 << 24)]
+    return np.array(values[:size], np.float32)
 
 
-def unpack_header(header: Floats) -> Tuple[int, int]:
-    """Return iteration and current_step of a header blob."""
-    return (int(header[1]) << 24) + int(header[2]), int(header[3])
+def unpack_header(header: Floats) -> Header:
+    """Return what a header blob says."""
+    plain = Header((int(header[1]) << 24) + int(header[2]), int(header[3]))
+    if len(header) == _HEADER_SIZE or not is_live(header):
+        return plain
+    event = (int(header[5]) << 24) + int(header[6])
+    return plain._replace(plateau=PlateauState(np.float32(header[4]), event))
 
 
 def is_live(header: Floats) -> bool:

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar
 
@@ -51,6 +51,9 @@ class Model(Dict[str, List[Floats]]):
         self.shapes[layer] = [blob.shape for blob in blobs]
 
 
+_NO_LOSS = np.finfo(np.float32).max
+
+
 @dataclass(frozen=True)
 class SolverState:
     """What a ``.solverstate`` holds.
@@ -60,6 +63,8 @@ class SolverState:
         current_step: the step of lr_policy ``step`` and ``multistep``.
         learned_net: the model file that belongs to it, as Caffe will look it up.
         history: one flat float32 array per history blob, in the solver's order.
+        minimum_loss, iter_last_event: what lr_policy ``plateau`` has seen of the loss, as the forks
+            of Caffe that have it write it.
         rule, names: the update rule and what the history blobs are, if caffe-pysgd wrote it;
             Caffe's own files do not say, and Caffe skips over them.
     """
@@ -70,6 +75,8 @@ class SolverState:
     history: List[Floats]
     rule: str = ""
     names: Tuple[str, ...] = ()
+    minimum_loss: np.float32 = _NO_LOSS
+    iter_last_event: int = 0
 
 
 def read_model(path: Path) -> Model:
@@ -115,7 +122,20 @@ def read_solver_state(path: Path) -> SolverState:
         _check_blob(path, "history", number, blob)
     history = [_values(blob) for blob in state.history]
     found = (state.iter, state.current_step, state.learned_net, history)
-    return _solver_state(path, *found, wire.find_field(path.read_bytes(), _NOTE_FIELD))
+    beyond = wire.find_fields(path.read_bytes(), _MINIMUM_LOSS, _ITER_LAST_EVENT, _NOTE_FIELD)
+    held = _solver_state(path, *found, beyond.get(_NOTE_FIELD, ""))
+    if _MINIMUM_LOSS not in beyond:
+        return held
+    loss, event = wire.as_float(beyond[_MINIMUM_LOSS]), beyond.get(_ITER_LAST_EVENT, 0)
+    return _with_plateau(path, held, loss, event if isinstance(event, int) else -1)
+
+
+def _with_plateau(path: Path, state: SolverState, loss: float, event: int) -> SolverState:
+    if not np.isfinite(loss) or not 0 <= event < 2**31:
+        found = f"{loss} and {event}"
+        allowed = "finite, and 0 or more; the file is damaged"
+        raise SettingError("minimum_loss and iter_last_event", found, allowed, where=path)
+    return replace(state, minimum_loss=np.float32(loss), iter_last_event=event)
 
 
 def _solver_state(
@@ -165,6 +185,9 @@ def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[in
             for number, (values, shape) in enumerate(zip(state.history, shapes)):
                 history[str(number)] = values.reshape(shape)
             file.attrs[_NOTE] = _note(state)
+            if _has_plateau(state):
+                file["minimum_loss"] = np.array([state.minimum_loss], np.float32)
+                file["iter_last_event"] = np.array([state.iter_last_event], np.int32)
         return
     message = pycaffe.messages().SolverState(
         iter=state.iteration,
@@ -174,7 +197,9 @@ def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[in
     for values, shape in zip(state.history, shapes):
         set_blob(message.history.add(), values, shape)
     with replacing(path) as beside:
-        beside.write_bytes(message.SerializeToString() + _note_field(_note(state)))
+        beside.write_bytes(
+            message.SerializeToString() + _plateau_fields(state) + _note_field(state)
+        )
 
 
 # What the history is goes into a field that SolverState does not have (an attribute in HDF5): a
@@ -183,9 +208,23 @@ _NOTE = "caffe-pysgd"
 _NOTE_FIELD = 2000
 
 
-def _note_field(note: str) -> bytes:
-    """Return the note as a length-delimited protobuf field."""
-    return wire.field(_NOTE_FIELD, note.encode())
+def _note_field(state: SolverState) -> bytes:
+    return wire.field(_NOTE_FIELD, _note(state).encode())
+
+
+# The fields of SSD's Caffe, by their numbers: BVLC's does not have them.
+_MINIMUM_LOSS, _ITER_LAST_EVENT = 5, 6
+
+
+def _has_plateau(state: SolverState) -> bool:
+    return state.minimum_loss != _NO_LOSS or state.iter_last_event > 0
+
+
+def _plateau_fields(state: SolverState) -> bytes:
+    if not _has_plateau(state):
+        return b""
+    minimum = wire.float_field(_MINIMUM_LOSS, float(state.minimum_loss))
+    return minimum + wire.integer_field(_ITER_LAST_EVENT, state.iter_last_event)
 
 
 def _note(state: SolverState) -> str:
@@ -327,13 +366,18 @@ def _hdf5_state(path: Path) -> SolverState:
         learned_net = file["learned_net"][()]
         if isinstance(learned_net, bytes):
             learned_net = learned_net.split(b"\0")[0]
-        return _solver_state(
+        state = _solver_state(
             path,
             int(file["iter"][()]),
             int(file["current_step"][()]),
             learned_net,
             _numbered(file["history"]),
             file.attrs.get(_NOTE, ""),
+        )
+        if "minimum_loss" not in file:
+            return state
+        return _with_plateau(
+            path, state, float(file["minimum_loss"][()]), int(file["iter_last_event"][()])
         )
 
 

@@ -14,7 +14,9 @@ from caffe_pysgd.stock.prototxt import read_text
 TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 # The deprecated enum solver_type, spelt as the field that replaced it.
-_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+_TYPES = {
+    name.upper(): name for name in ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+}
 
 
 def read_solver(path: Path) -> Any:
@@ -38,9 +40,11 @@ def read_solver(path: Path) -> Any:
 def _upgrade_type(path: Path, solver: Any) -> None:
     if not solver.HasField("solver_type"):
         return
+    enum = solver.DESCRIPTOR.fields_by_name["solver_type"].enum_type
     if solver.HasField("type"):
         raise UserError(f"{path}: has both 'type' and the deprecated 'solver_type'; keep 'type'")
-    solver.type = _TYPES[solver.solver_type]
+    (name,) = (v.name for v in enum.values if v.number == solver.solver_type)
+    solver.type = _TYPES.get(name, name)  # a fork has types of its own
     solver.ClearField("solver_type")
 
 

@@ -41,7 +41,7 @@ class HyperParameters:
     clip_gradients: np.float32 = np.float32(-1)
     iter_size: int = 1
 
-    # From here on caffe.proto has no field; a YAML gives them.
+    # From here on BVLC's caffe.proto has no field; a YAML gives them.
     clip_type: str = "norm"
     warmup_iter: int = 0
     warmup_start: np.float32 = np.float32(0)
@@ -51,6 +51,7 @@ class HyperParameters:
     div_factor: np.float32 = np.float32(25)
     final_div_factor: np.float32 = np.float32(1e4)
     lr_table: Tuple[Tuple[int, float], ...] = ()
+    plateau_winsize: Tuple[int, ...] = ()
     trust_coefficient: np.float32 = np.float32(0.001)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,8 @@ class HyperParameters:
                 if not np.isfinite(value):
                     raise SettingError(field.name, value, "a finite number")
                 object.__setattr__(self, field.name, value)
-        object.__setattr__(self, "stepvalue", tuple(int(value) for value in self.stepvalue))
+        for name in ("stepvalue", "plateau_winsize"):
+            object.__setattr__(self, name, tuple(int(value) for value in getattr(self, name)))
         table = tuple(sorted((int(i), float(rate)) for i, rate in self.lr_table))
         object.__setattr__(self, "lr_table", table)
         if self.iter_size < 1:

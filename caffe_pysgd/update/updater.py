@@ -16,6 +16,7 @@ from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.observers import Observer
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.policies import Schedule, schedule_of
+from caffe_pysgd.update.policies.plateau import UNSEEN, PlateauState, check_own
 from caffe_pysgd.update.rules import UpdateRule
 from caffe_pysgd.update.rules.checked import check
 from caffe_pysgd.update.stages import Clipping, Stage, find_clipping, stages
@@ -48,6 +49,8 @@ class Updater:
     where that saves a walk over memory, anything at all is left in the diffs then.
 
     Attributes:
+        smoothed_loss: the mean of the last losses, for ``lr_policy`` plateau; the host sets it
+            before each update.
         clipping: what ``clip_gradients`` did in the last update, or None.
 
     Raises:
@@ -69,6 +72,7 @@ class Updater:
         self.observers: List[Observer] = list(observers)
         self.clears_diffs, self.keeps_update = clears_diffs, True
         self.clipping: Optional[Clipping] = None
+        self.smoothed_loss = F(np.inf)
         self._rule = rule
         for number, p in enumerate(self.parameters):
             p.rule, p.kernels = rule if p.rule is None else p.rule, kernels
@@ -81,6 +85,7 @@ class Updater:
         check(h, self._rule)
         for own, rule in {(p.h, p.rule) for p in self.parameters}:
             check(own, rule)
+            check_own(own, h)
         self.h, self.schedule = h, Schedule(h)
         schedules = {schedule_of(h): self.schedule}
         for p in self.parameters:
@@ -103,7 +108,8 @@ class Updater:
         Raises:
             UserError: a rule or a policy refuses them; nothing is changed.
         """
-        h, step, before = self.h, self.current_step, [p.h for p in self.parameters]
+        h, before = self.h, [p.h for p in self.parameters]
+        step, seen = self.current_step, self.plateau
         new = [own.following(h, hyperparameters) for own in before]
         try:
             self._set(new)
@@ -113,7 +119,7 @@ class Updater:
             self._adopt(h)
             raise
         finally:
-            self.resume(iteration, step)
+            self.resume(iteration, step, seen)
 
     def _set(self, each: Sequence[HyperParameters]) -> None:
         for p, h in zip(self.parameters, each):
@@ -126,21 +132,28 @@ class Updater:
 
     @property
     def current_step(self) -> int:
-        """The step of ``lr_policy`` step and multistep, part of the solver's state."""
+        """The step of ``lr_policy`` step, multistep and plateau, part of the solver's state."""
         return self.schedule.current_step
 
-    def resume(self, iteration: int, current_step: int) -> None:
+    @property
+    def plateau(self) -> PlateauState:
+        """What ``lr_policy`` plateau has seen of the loss, part of the solver's state."""
+        return self.schedule.plateau
+
+    def resume(self, iteration: int, current_step: int, plateau: PlateauState = UNSEEN) -> None:
         """Go on from a solver's state; its history is in ``states``."""
         for schedule in self._schedules:
             schedule.catch_up(iteration)
-        self.schedule.current_step = current_step
+            if schedule is self.schedule or schedule.h.lr_policy == "plateau":
+                schedule.go_on_from(current_step, plateau)
 
     def compute(self, iteration: int) -> List[Floats]:
         """Return what ``step`` would subtract from each parameter's data, and change nothing."""
         copies = [replace(p, data=p.data.copy(), diff=p.diff.copy()) for p in self.parameters]
         states = [{slot: a.copy() for slot, a in state.items()} for state in self.states]
         rehearsal = Updater(copies, self.h, self._rule, self.kernels, states)
-        rehearsal.resume(iteration, self.current_step)
+        rehearsal.smoothed_loss = self.smoothed_loss
+        rehearsal.resume(iteration, self.current_step, self.plateau)
         rehearsal.step(iteration)
         return [p.diff for p in copies]
 
@@ -151,7 +164,8 @@ class Updater:
             UserError: a user's own rule returned something that is no update value.
         """
         with np.errstate(all="ignore"):  # overflow is as silent as in C++
-            rates = {schedule: schedule.rate(iteration) for schedule in self._schedules}
+            loss = self.smoothed_loss
+            rates = {schedule: schedule.rate(iteration, loss) for schedule in self._schedules}
             rate = rates[self.schedule]
             for p in self.parameters:
                 p.rate, p.iteration = rates[p.schedule] * F(p.lr_mult), iteration

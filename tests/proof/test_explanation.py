@@ -40,6 +40,7 @@ POLICY_SETTINGS: Dict[str, Dict[str, Any]] = {
     "table": {"lr_table": ((0, 0.1), (10, 0.02))},
     "cosine": {"stepsize": 10, "period_mult": 2, "lr_min": 0.001},
     "one_cycle": {},
+    "plateau": {"gamma": 0.5, "plateau_winsize": (3, 4)},
 }
 
 

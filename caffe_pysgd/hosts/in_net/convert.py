@@ -24,8 +24,8 @@ from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
-    HEADER_SIZE,
     HOOK_NAME,
+    Header,
     UpdateSettings,
     pack_header,
     unpack_header,
@@ -43,6 +43,7 @@ from caffe_pysgd.stock.snapshots import (
     write_solver_state,
 )
 from caffe_pysgd.update import NATIVE_NAMES
+from caffe_pysgd.update.policies.plateau import PlateauState
 
 
 def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
@@ -60,10 +61,10 @@ def to_stock(snapshot: Path, run: Run, prefix: Path) -> Path:
     model_path = check_snapshot(snapshot, run).learned_net
     settings = run.settings()
     hook = read_model(model_path)[settings.hook_name]
-    iteration, current_step = unpack_header(hook[HEADER_BLOB])
-    model, state = snapshot_names(prefix, iteration, is_hdf5(model_path))
+    header = unpack_header(hook[HEADER_BLOB])
+    model, state = snapshot_names(prefix, header.iteration, is_hdf5(model_path))
     strip(model_path, model)
-    _write_stock_state(run, state, model, hook[FIRST_STATE_BLOB:], iteration, current_step)
+    _write_stock_state(run, state, model, hook[FIRST_STATE_BLOB:], header)
     return state
 
 
@@ -77,8 +78,10 @@ def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
     stock = check_native_snapshot(snapshot, run)
     hdf5 = is_hdf5(stock.learned_net)
     settings = run.settings(registered=hdf5)
-    header = pack_header(stock.iteration, stock.current_step)
-    hook = [np.zeros(1, np.float32), header, *stock.history]
+    seen = PlateauState(stock.minimum_loss, stock.iter_last_event)
+    header = Header(stock.iteration, stock.current_step, seen)
+    packed = pack_header(header, settings.header_size)
+    hook = [np.zeros(1, np.float32), packed, *stock.history]
     model, state = snapshot_names(prefix, stock.iteration, hdf5)
     with replacing(model) as beside:
         if hdf5:
@@ -110,7 +113,7 @@ def _neutral_shapes(run: Run, settings: UpdateSettings) -> List[Tuple[int, ...]]
     """The learnable parameters of an injected net: the hook's own blobs, then the net's."""
     hook: List[Tuple[int, ...]] = [(1,)]
     if settings.registered:
-        hook.append((HEADER_SIZE,))
+        hook.append((settings.header_size,))
         hook += [(settings.parameters[index].count,) for index, _ in settings.state_layout()]
     return hook + [p.shape for p in run.parameters]
 
@@ -175,13 +178,13 @@ def _write_stock_state(
     path: Path,
     model: Path,
     history: List[Floats],
-    iteration: int,
-    current_step: int,
+    header: Header,
 ) -> None:
     settings = run.settings()
     names = tuple(settings.state_names())
     shapes = [run.parameters[index].shape for index, _ in settings.state_layout()]
-    state = SolverState(iteration, current_step, model, history, run.rule, names)
+    iteration, step, seen = header
+    state = SolverState(iteration, step, model, history, run.rule, names, *seen)
     write_solver_state(path, state, shapes)
 
 

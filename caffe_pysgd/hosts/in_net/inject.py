@@ -9,6 +9,7 @@ from typing import Any, List, Optional, Sequence, Set
 
 from google.protobuf import text_format
 
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
 from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.run.run import NET, Run
@@ -44,6 +45,11 @@ def write_injected(
         net, complete, outputs = add_taps(net, run.state, run.solver, audit.file)
         refuse_unknown_score(run, outputs, complete)
         settings = replace(settings, audit=replace(audit, records_loss=complete))
+    if settings.has_plateau and not (settings.audit and settings.audit.records_loss):
+        raise UserError(
+            f"{run.source}: lr_policy 'plateau' needs all of the loss, which the injected layers "
+            "do not see in this net; train it with 'caffe-pysgd solve'"
+        )
     net = inject_net(net, run.state, run.parameters, settings)
     return run.write(directory, neutral_solver(run, directory / NET), net)
 

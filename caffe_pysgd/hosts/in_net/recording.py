@@ -10,6 +10,8 @@ import weakref
 from pathlib import Path
 from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.hosts.audience import close_all, stopped_line
@@ -62,13 +64,18 @@ class InNetRecording:
                 observer.iteration_begins()
         self.losses.pass_begins()
 
-    def update_begins(self, iteration: int) -> None:
-        """Called when all gradients of an iteration are complete."""
-        if self.settings.records_loss:
-            loss = self.losses.complete(iteration)
-            for observer in self._observers:
-                observer.loss(*loss)
+    def update_begins(self, iteration: int) -> np.float32:
+        """Called when all gradients of an iteration are complete; return the smoothed loss.
+
+        It is infinite where the taps do not see all of the loss.
+        """
         self._done = iteration + 1
+        if not self.settings.records_loss:
+            return np.float32(np.inf)
+        loss, smoothed = self.losses.complete(iteration)
+        for observer in self._observers:
+            observer.loss(loss, smoothed)
+        return smoothed
 
     def look_for_snapshot(self) -> None:
         """Tell of the snapshot of the last update, if Caffe has taken one.

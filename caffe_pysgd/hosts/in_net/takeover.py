@@ -18,7 +18,7 @@ from caffe_pysgd.hosts.memory import Memory
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
-    HEADER_SIZE,
+    Header,
     UpdateSettings,
     is_live,
     pack_header,
@@ -59,7 +59,7 @@ class TakeOver:
         blobs = self.hook.blobs
         parameters = self.settings.parameters
         sizes = [parameters[index].count for index, _ in self.settings.state_layout()]
-        for size in [HEADER_SIZE, *sizes]:
+        for size in [self.settings.header_size, *sizes]:
             blobs.add_blob(size)
             blobs[len(blobs) - 1].data[...] = 0
 
@@ -76,15 +76,16 @@ class TakeOver:
             self.settings, self.blobs, self._states(), self.observers, clears_diffs=True
         )
         self.memory = Memory(self.updater, self.blobs)
-        self.next_iteration, current_step = unpack_header(self.header)
-        self.updater.resume(self.next_iteration, current_step)
+        state = unpack_header(self.header)
+        self.next_iteration = state.iteration
+        self.updater.resume(*state)
         if self.recording:
             self.recording.start(self.updater.kernels, self.next_iteration)
         if resumed:
             for observer in self.observers:
                 observer.restored()
-        state = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
-        _caffe.log(announcement(self.settings, self.updater, state))
+        origin = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
+        _caffe.log(announcement(self.settings, self.updater, origin))
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
@@ -126,21 +127,23 @@ class TakeOver:
         updater = self.updater
         assert updater is not None
         header = self.header
-        iteration, current_step = unpack_header(header)
+        state = unpack_header(header)
+        iteration = state.iteration
         if iteration != self.next_iteration:  # a Python program restored the solver
-            updater.resume(iteration, current_step)
+            updater.resume(*state)
         if self.may_move:
             self.memory.fetch()
-            for state, now in zip(updater.states, self._states()):
-                state.update(now)
+            for slots, now in zip(updater.states, self._states()):
+                slots.update(now)
         if self.recording:
-            self.recording.update_begins(iteration)
+            updater.smoothed_loss = self.recording.update_begins(iteration)
         self.rate = updater.step(iteration)
         clipped = clipping_line(updater)
         if clipped:
             _caffe.log(clipped)
         self.next_iteration = iteration + 1
-        header[:] = pack_header(self.next_iteration, updater.current_step)
+        done = Header(self.next_iteration, updater.current_step, updater.plateau)
+        header[:] = pack_header(done, len(header))
         tell_updated(updater, iteration, self.rate)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_pysgd.proof.explain.arithmetic import Board, Line, fuses, hexadecimal
 from caffe_pysgd.proof.explain.derivation import write_rule
-from caffe_pysgd.proof.explain.rate_formulas import rate_of
+from caffe_pysgd.proof.explain.rate_formulas import plateaus_before, rate_of
 from caffe_pysgd.update import HyperParameters, UpdateRule
 from caffe_pysgd.update.fused import Untraceable
 from caffe_pysgd.update.kernels import Kernels
@@ -166,7 +166,7 @@ def _know_settings(board: Board, e: Element) -> None:
 
 def _write_rate(board: Board, e: Element) -> None:
     """The parameter's own rate; the run's is another one only where a group says so."""
-    rate = rate_of(e.h, e.iteration)
+    rate = rate_of(e.h, e.iteration, plateaus_before(e.common, e.iteration, e.rate))
     name = "rate" if schedule_of(e.h) == schedule_of(e.common) else "own_rate"
     board.write(name, rate.formula, rate.value, rate.numbers)
     board.compute("local_rate", name, "·", "lr_mult")
@@ -205,7 +205,8 @@ def _write_clipping(board: Board, e: Element) -> None:
     else:
         board.know("limit", limit)
         if e.common.clip_type == "adjustable":
-            rate = rate_of(e.common, e.iteration).value
+            plateaus = plateaus_before(e.common, e.iteration, e.rate)
+            rate = rate_of(e.common, e.iteration, plateaus).value
             if rate == 0:
                 board.copy("clipped", "gradient", "not clipped at a rate of 0")
                 return

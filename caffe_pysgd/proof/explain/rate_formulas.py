@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from caffe_pysgd.proof.explain.arithmetic import decimal
 from caffe_pysgd.update import HyperParameters
 from caffe_pysgd.update.policies import Schedule
 from caffe_pysgd.update.policies.beyond import warmed_up
+from caffe_pysgd.update.policies.plateau import PlateauState
 
 # With {names}; i is the iteration, and what is no hyper-parameter _numbers() computes.
 _FORMULAS = {
@@ -18,6 +20,7 @@ _FORMULAS = {
     "exp": "{base_lr} · {gamma}^{i}",
     "inv": "{base_lr} · (1 + {gamma} · {i})^-{power}",
     "multistep": "{base_lr} · {gamma}^{current_step}",
+    "plateau": "{base_lr} · {gamma}^{current_step}",
     "poly": "{base_lr} · (1 - {i} / {max_iter})^{power}",
     "sigmoid": "{base_lr} / (1 + exp(-{gamma} · ({i} - {stepsize})))",
     "table": "lr_table at {i}",
@@ -40,14 +43,21 @@ class Rate:
     value: np.float32
 
 
-def rate_of(h: HyperParameters, iteration: int) -> Rate:
+def rate_of(h: HyperParameters, iteration: int, plateaus: int = 0) -> Rate:
     """Return the rate at an iteration, as if every one before had been computed.
+
+    Args:
+        h: the hyper-parameters.
+        iteration: counted from 0.
+        plateaus: the step of lr_policy ``plateau``, which the iteration does not tell.
 
     Raises:
         UserError: a policy of the user's own is not there, or fails.
     """
     schedule = Schedule(h)
     schedule.catch_up(iteration)
+    if h.lr_policy == "plateau":
+        schedule.go_on_from(plateaus, PlateauState(iter_last_event=iteration))
     value = schedule.rate(iteration)
     formula = _FORMULAS.get(h.lr_policy, f"{h.lr_policy}({{i}})")
     known = _numbers(h, iteration, schedule.current_step)
@@ -57,6 +67,12 @@ def rate_of(h: HyperParameters, iteration: int) -> Rate:
         names = f"({names}) · (warmup_start + (1 - warmup_start) · i / warmup_iter)"
         numbers = f"({numbers}) · ({start} + (1 - {start}) · {iteration} / {length})"
     return Rate(names, numbers, value)
+
+
+def plateaus_before(h: HyperParameters, iteration: int, rate: Optional[np.float32]) -> int:
+    """Return the step of lr_policy ``plateau`` with which an iteration has this rate; 0 if none."""
+    steps = range(len(h.plateau_winsize) + 1)
+    return next((step for step in steps if rate_of(h, iteration, step).value == rate), 0)
 
 
 def _numbers(h: HyperParameters, iteration: int, current_step: int) -> dict[str, str]:

@@ -11,11 +11,14 @@ import numpy as np
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.plugins import import_by_name
-from caffe_pysgd.update.policies import beyond, caffe
+from caffe_pysgd.update.policies import beyond, caffe, plateau
 from caffe_pysgd.update.policies.beyond import warmed_up
 from caffe_pysgd.update.policies.caffe import Policy
+from caffe_pysgd.update.policies.plateau import UNSEEN, PlateauState
 
 POLICIES = {**caffe.POLICIES, **beyond.POLICIES}
+
+_NO_LOSS = np.float32(np.inf)
 
 
 class Schedule:
@@ -26,7 +29,9 @@ class Schedule:
             which is called as ``function(h, iteration)`` and returns the rate.
 
     Attributes:
-        current_step: the step of ``step`` and ``multistep``, part of the solver's state.
+        current_step: the step of ``step``, ``multistep`` and ``plateau``, part of the solver's
+            state.
+        plateau: what ``plateau`` has seen of the loss, the other part.
 
     Raises:
         UserError: there is no such policy, or it refuses its settings.
@@ -35,19 +40,33 @@ class Schedule:
     def __init__(self, h: HyperParameters) -> None:
         caffe.check(h)
         beyond.check(h)
+        plateau.check(h)
         self.h = h
         self.current_step = 0
+        self.plateau = UNSEEN
         self._policy = _find_policy(h.lr_policy)
 
-    def rate(self, iteration: int) -> np.float32:
+    def rate(self, iteration: int, smoothed_loss: np.float32 = _NO_LOSS) -> np.float32:
         """Return the global rate; like Caffe's ``GetLearningRate``, it may advance the step."""
+        if self.h.lr_policy == "plateau":
+            self.current_step, self.plateau = plateau.advance(
+                self.h, iteration, self.current_step, self.plateau, smoothed_loss
+            )
         self.current_step = caffe.current_step(self.h, iteration, self.current_step)
         rate = self._policy(self.h, iteration, self.current_step)
         return warmed_up(self.h, iteration, rate)
 
     def catch_up(self, iteration: int) -> None:
-        """Take the step that evaluating the rate at iterations 0 to ``iteration - 1`` leaves."""
-        self.current_step = caffe.step_before(self.h, iteration)
+        """Take the step that evaluating the rate at iterations 0 to ``iteration - 1`` leaves.
+
+        That of ``plateau`` the iteration does not tell.
+        """
+        if self.h.lr_policy != "plateau":
+            self.current_step = caffe.step_before(self.h, iteration)
+
+    def go_on_from(self, current_step: int, seen: PlateauState) -> None:
+        """Take the state of a schedule that has been evaluated before."""
+        self.current_step, self.plateau = current_step, seen
 
 
 def caffe_knows_the_rate(h: HyperParameters) -> bool:
@@ -60,7 +79,7 @@ def schedule_of(h: HyperParameters) -> Tuple[Any, ...]:
     names = (
         "base_lr", "lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_iter",
         "warmup_iter", "warmup_start", "lr_min", "period_mult", "pct_start", "div_factor",
-        "final_div_factor", "lr_table",
+        "final_div_factor", "lr_table", "plateau_winsize",
     )  # fmt: skip
     if ":" in h.lr_policy:  # a function of the user's may look at anything
         return (h,)

@@ -12,7 +12,7 @@ import numpy as np
 
 from caffe_pysgd.errors import SettingError
 from caffe_pysgd.update.hyperparameters import HyperParameters
-from caffe_pysgd.update.policies.caffe import Policy
+from caffe_pysgd.update.policies.caffe import Policy, multistep
 
 F = np.float32
 
@@ -56,11 +56,18 @@ def one_cycle(h: HyperParameters, i: int, step: int) -> np.float32:
     return F(_along_cosine(peak, end, min(1, (i - turn) / (last - turn))))
 
 
+def plateau(h: HyperParameters, i: int, step: int) -> np.float32:
+    """base_lr * gamma ^ (number of plateaus of the loss), see ``plateau.py``"""
+    return multistep(h, i, step)
+
+
 def _along_cosine(begin: float, end: float, part: float) -> float:
     return end + (begin - end) / 2 * (1 + math.cos(math.pi * part))
 
 
-POLICIES: Dict[str, Policy] = {policy.__name__: policy for policy in (table, cosine, one_cycle)}
+POLICIES: Dict[str, Policy] = {
+    policy.__name__: policy for policy in (table, cosine, one_cycle, plateau)
+}
 
 
 def warmed_up(h: HyperParameters, i: int, rate: np.float32) -> np.float32:
