@@ -54,7 +54,7 @@ import importlib.util
 if importlib.util.find_spec("caffe") is None:
     sys.exit("no caffe")
 try:
-    import caffe, numpy
+    import caffe
     from importlib.metadata import PackageNotFoundError, version
     versions = {{}}
     for name in {TIED_TO_CAFFE!r}:
@@ -66,7 +66,6 @@ try:
     facts = dict(
         executable=sys.executable,
         python=list(sys.version_info[:2]),
-        numpy=numpy.__version__,
         versions=versions,
         layers=list(caffe.layer_type_list()),
         place=place if place in places else "",
@@ -240,8 +239,6 @@ def why_unusable(facts: Facts) -> str | None:
         return str(facts["error"])
     if facts["python"] < [3, 9]:
         return "its Python is {}.{}, older than 3.9".format(*facts["python"])
-    if int(facts["numpy"].split(".")[0]) >= 2:
-        return f"its NumPy is {facts['numpy']}, and pycaffe needs one older than 2"
     if "Python" not in facts["layers"]:
         return "it was built without the Python layer (WITH_PYTHON_LAYER)"
     if facts["in_venv"]:
@@ -268,24 +265,33 @@ def make_venv(caffe: Caffe) -> None:
     if VENV.exists():
         remove_stamp()
         shutil.rmtree(VENV)
-    command = [caffe.python, "-m", "venv", "--system-site-packages", str(VENV)]
-    if caffe.is_fetched:
-        # Debian's ensurepip looks for its wheels in /usr/share; pip can be run from the wheel.
-        run([*command, "--without-pip"], "cannot make .venv")
-        wheel = next(DEFAULT_PREFIX.glob("usr/share/python-wheels/pip-*.whl"))
-        pip = ["install", "--quiet", "--ignore-installed", "pip", "setuptools", "wheel"]
-        run(
-            [venv_python(), "-m", "pip", *pip],
-            "cannot install pip into .venv (does pip reach its index?)",
-            clean_environment(PYTHONPATH=str(wheel)),
-        )
-    else:
-        run(command, f"cannot make .venv with {caffe.python} (is its python3-venv installed?)")
+    new_venv(caffe.python, VENV, "--system-site-packages")
+    if not caffe.is_fetched:
         pins = "".join(f"{name}=={version}\n" for name, version in caffe.versions.items())
+        if int(caffe.versions.get("numpy", "2").split(".")[0]) < 2:
+            pins += "pyarrow<22\n"  # newer ones refuse NumPy 1
         CONSTRAINTS_FOUND.write_text(pins)
     if caffe.place:
         (site_packages() / "caffe.pth").write_text(f"{caffe.place}\n")
     link_programs(caffe.binary)
+
+
+def new_venv(python: str, place: Path, *options: str) -> None:
+    """Makes a virtual environment with pip in it."""
+    command = [python, "-m", "venv", *options, str(place)]
+    wheels = list(Path(python).parents[1].glob("share/python-wheels/pip-*.whl"))
+    if Path(python).parents[1] == Path("/usr") or not wheels:
+        run(command, f"cannot make {place} with {python} (is its python3-venv installed?)")
+        return
+    # Debian's Python, unpacked elsewhere, looks for its wheels in /usr/share all the same; but pip
+    # can be run from the wheel.
+    run([*command, "--without-pip"], f"cannot make {place}")
+    pip = ["install", "--quiet", "--ignore-installed", "pip", "setuptools", "wheel"]
+    run(
+        [str(place / "bin" / "python"), "-m", "pip", *pip],
+        f"cannot install pip into {place} (does pip reach its index?)",
+        clean_environment(PYTHONPATH=str(wheels[0])),
+    )
 
 
 def venv_python() -> str:

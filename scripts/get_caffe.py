@@ -239,11 +239,24 @@ def host_codename() -> str:
 
 
 class Apt:
-    """The machine's apt-get with sources, index and downloads of its own in a directory."""
+    """The machine's apt-get with sources, index and downloads of its own in a directory.
 
-    def __init__(self, work: Path, mirror: str) -> None:
+    It gets these packages of that release, and sources of another.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        mirror: str,
+        packages: tuple[str, ...] = PACKAGES,
+        release: str = RELEASE,
+        source_release: str = "",
+    ) -> None:
         self.work = work
         self.mirror = mirror
+        self.wanted = packages
+        self.release = release
+        self.source_release = source_release
         self.archives = work / "cache" / "archives"
         self.configuration = work / "apt.conf"
         self._write_configuration()
@@ -255,7 +268,10 @@ class Apt:
         # With the scheme `file` apt would use the packages where they are, not download them.
         uri = re.sub("^file:", "copy:", self.mirror)
         sources = self.work / "sources.list"
-        sources.write_text(f"deb [signed-by={KEYRING}] {uri} {RELEASE} main\n")
+        lines = [f"deb [signed-by={KEYRING}] {uri} {self.release} main\n"]
+        if self.source_release:
+            lines.append(f"deb-src [signed-by={KEYRING}] {uri} {self.source_release} main\n")
+        sources.write_text("".join(lines))
         settings = {
             "Dir::State": f"{self.work}/state",
             "Dir::State::status": f"{self.work}/status",
@@ -281,16 +297,23 @@ class Apt:
     def packages(self) -> list[Package]:
         """All packages to get, as if none had been downloaded yet."""
         listing = self._run(
-            ["install", "--print-uris", f"-oDir::Cache::Archives={self.work}/nothing", *PACKAGES]
+            ["install", "--print-uris", f"-oDir::Cache::Archives={self.work}/nothing", *self.wanted]
         )
         matches = re.findall(r"^'\S+' (\S+\.deb) (\d+)", listing, re.M)
         return [Package(file, int(size)) for file, size in matches]
 
     def download(self, steps: Steps) -> None:
         """Downloads the packages that are not there yet; apt checks them against the index."""
-        self._run(["install", "--download-only", *PACKAGES], steps)
+        self._run(["install", "--download-only", *self.wanted], steps)
 
-    def _run(self, arguments: list[str], steps: Steps | None = None) -> str:
+    def source(self, name: str, folder: Path) -> Path:
+        """Unpacks a source package, with Debian's patches, into a folder; returns its directory."""
+        self._run(["source", name], folder=folder)
+        return next(place for place in folder.iterdir() if place.is_dir())
+
+    def _run(
+        self, arguments: list[str], steps: Steps | None = None, folder: Path | None = None
+    ) -> str:
         """Runs apt-get, draws the progress that it reports and returns the rest of its output."""
         output: list[str] = []
         with tempfile.TemporaryFile("w+") as errors:
@@ -301,6 +324,7 @@ class Apt:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                cwd=folder,
                 text=True,
             )
             for line in lines_of(process):
@@ -327,7 +351,7 @@ class Apt:
                         message.format(
                             mirror=self.mirror,
                             error=error,
-                            release=RELEASE,
+                            release=self.release,
                             variable=MIRROR_VARIABLE,
                             work=self.work,
                         )

@@ -64,7 +64,6 @@ class _HyperParameters(_Strict):
     div_factor: Optional[Real] = None
     final_div_factor: Optional[Real] = None
     lr_table: Optional[Dict[Count, Real]] = None
-    plateau_winsize: Optional[List[Count]] = None
     trust_coefficient: Optional[Real] = None
 
     def hyperparameters(self) -> Dict[str, Any]:
@@ -97,6 +96,7 @@ class UpdateOptions(_HyperParameters):
     on_nonfinite: Optional[Literal["stop", "skip", "ignore"]] = None
     log_outputs: StrictBool = True
     max_iter: Optional[Count] = None
+    plateau_winsize: Optional[List[Count]] = None
     clip_gradients: Optional[Real] = None
     clip_type: Optional[str] = None
     iter_size: Optional[Annotated[Count, Field(ge=1)]] = None

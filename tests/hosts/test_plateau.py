@@ -124,6 +124,8 @@ def test_what_it_cannot_do_is_refused(workdir: Path, cli: Any) -> None:
     source = write(workdir / "one")
     bare = source.parent / "run.prototxt"
     assert "plateau_winsize: got []; expected the iterations to wait" in failure(cli("train", bare))
-    own = write(workdir / "own", ", params: [{match: 'out/*', plateau_winsize: [9]}]")
-    assert "plateau_winsize: got [9]; expected to be given for all" in failure(cli("train", own))
+    own = write(
+        workdir / "own", ", params: [{match: 'out/*', lr_policy: plateau}]", lr_policy="fixed"
+    )
+    assert "lr_policy: got 'plateau'; expected to be given for all" in failure(cli("train", own))
     assert "Caffe has no lr_policy 'plateau'" in failure(cli("verify", source))

@@ -13,6 +13,7 @@ from helpers.programs import run_python
 from helpers.runs import caffe_train
 from helpers.solvers import SUFFIX, same_snapshots
 
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import read_solver_state
 
 
@@ -42,7 +43,11 @@ class Relay:
         text = re.sub(r"max_iter: \d+", limit, self.solver.read_text())
         path = self.folder / "leg.prototxt"
         path.write_text(text)
-        well(caffe_train(path, *self._from("--snapshot=")))
+        if pycaffe.find_binary():
+            well(caffe_train(path, *self._from("--snapshot=")))
+        else:
+            program = "import caffe, sys; s = caffe.get_solver(sys.argv[1]); s.solve(*sys.argv[2:])"
+            well(run_python(program, path, *self._from("")))
         self._arrive("run")
 
     def solve(self) -> None:
@@ -103,7 +108,10 @@ def run_relay(workdir: Path, cli: Callable, rule: str, format: str, leg: int) ->
         one.stock()
     many.stock()
     many.solve()
-    many.in_net()
+    if pycaffe.find_binary():
+        many.in_net()
+    else:
+        many.solve()
     many.hook()
     many.stock()
     found = read_solver_state(Path(many.snapshot))

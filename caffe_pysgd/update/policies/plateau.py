@@ -68,8 +68,5 @@ def check_own(own: HyperParameters, common: HyperParameters) -> None:
     """
     if own.lr_policy != "plateau":
         return
-    if common.lr_policy != "plateau":
+    if common.lr_policy != "plateau" or own.plateau_winsize != common.plateau_winsize:
         raise SettingError("lr_policy", "plateau", "to be given for all parameters together")
-    if own.plateau_winsize != common.plateau_winsize:
-        given = list(own.plateau_winsize)
-        raise SettingError("plateau_winsize", given, "to be given for all parameters together")
