@@ -89,7 +89,7 @@ def try_out(venv: Path) -> list[str]:
     for host in HOST.findall(found):
         verified = succeed([program, "verify", SOLVER, "--iterations=20", f"--host={host}"])
         seen.append(f"{host + ':':<22}{last_line(verified)}")
-    tested = succeed([python, "-m", "pytest", "-q", "-n", "2", *TESTS])
+    tested = succeed([python, "-m", "pytest", "-q", "-n", "2", "--timeout=1800", *TESTS])
     return [*seen, f"tests:                {last_line(tested)}"]
 
 

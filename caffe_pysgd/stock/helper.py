@@ -127,6 +127,10 @@ class _Helper:
             answer = stdout.readline()
         except BrokenPipeError:
             answer = b""
+        except BaseException:  # interrupted: this answer would be taken for the next task's
+            self._process.kill()
+            self._process.wait()
+            raise
         # The helper ends without an answer where Caffe cannot be loaded.
         status = int(answer) if answer else self._process.wait() or 1
         log = _read_log(self._log)

@@ -368,17 +368,16 @@ def _hdf5_state(path: Path) -> SolverState:
             learned_net = learned_net.split(b"\0")[0]
         state = _solver_state(
             path,
-            int(file["iter"][()]),
-            int(file["current_step"][()]),
+            int(file["iter"][()].item()),
+            int(file["current_step"][()].item()),
             learned_net,
             _numbered(file["history"]),
             file.attrs.get(_NOTE, ""),
         )
         if "minimum_loss" not in file:
             return state
-        return _with_plateau(
-            path, state, float(file["minimum_loss"][()]), int(file["iter_last_event"][()])
-        )
+        loss, event = (file[n][()].item() for n in ("minimum_loss", "iter_last_event"))
+        return _with_plateau(path, state, float(loss), int(event))
 
 
 @contextmanager
