@@ -42,6 +42,7 @@ from caffe_pysgd.run.configuration import (
     AuditOptions,
     Configuration,
     ParameterGroup,
+    RankOptions,
     SnapshotOptions,
     UpdateOptions,
 )
@@ -152,7 +153,9 @@ def _kind(hints: Sequence[Any]) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if get_origin(hint) is dict:
-        return f"mapping from {_kind(inner[:1])}s to {_kind(inner[1:])}s"
+        values = _kind(inner[1:])
+        plural = "lists of texts" if values == "list of texts" else f"{values}s"
+        return f"mapping from {_kind(inner[:1])}s to {plural}"
     if get_origin(hint) is list:
         return (
             "list of mappings" if hasattr(inner[0], "model_fields") else f"list of {_kind(inner)}s"
@@ -215,6 +218,7 @@ _KEYS: Dict[str, Callable[[], Any]] = {
     "beyond Caffe": _beyond,
     "of a group": lambda: _of(ParameterGroup, _is_own),
     "of snapshots": lambda: _of(SnapshotOptions, bool),
+    "of ranks": lambda: _of(RankOptions, bool),
     "of audit": lambda: _of(AuditOptions, lambda name: name != "on_nonfinite"),  # of version 0.1
 }
 # -- notebooks ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.update.plugins import NO_USER_CODE
 
 _INT32 = 2**31 - 1  # what Caffe counts in an int
+_MOST_RANKS = 4096
 
 
 class _Range:
@@ -163,6 +164,20 @@ def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the snapshots of an earlier run, if X is a YAML."
 )
+
+
+def ranks_option(help: str) -> Callable[..., Any]:
+    """Return ``--ranks N``."""
+    return click.option("--ranks", metavar="N", help=help)
+
+
+def count_of(ranks: str) -> int:
+    """Return how many ranks a ``--ranks`` flag asks for."""
+    if ranks == "auto":
+        return len(os.sched_getaffinity(0))
+    if not ranks.isdigit() or not 0 < int(ranks) <= _MOST_RANKS:
+        raise SettingError("--ranks", ranks, f"a number of processes up to {_MOST_RANKS}, or auto")
+    return int(ranks)
 
 
 def net_state_options(command: Callable[..., Any]) -> Callable[..., Any]:

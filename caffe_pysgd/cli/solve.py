@@ -7,7 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, List, Optional
+from typing import TYPE_CHECKING, Any, Iterable, List, Optional
 
 import click
 
@@ -23,10 +23,12 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
+from caffe_pysgd.errors import UserError
 
 if TYPE_CHECKING:
-    from caffe_pysgd.hosts.solver import Action, Solver
+    from caffe_pysgd.hosts.solver import Solver
     from caffe_pysgd.run.run import Run
+    from caffe_pysgd.run.settings import AuditSettings
 
 _EFFECT = click.Choice(["none", "stop", "snapshot"])
 
@@ -61,49 +63,69 @@ def solve(
     terminal a progress bar takes the log's place; --verbose brings it back.
     """
     from caffe_pysgd.audit import manifest
-    from caffe_pysgd.audit.plan import plan_audit, write_manifest
-    from caffe_pysgd.files import lock_folder
     from caffe_pysgd.hosts.audience import LastSnapshot, stopped_line
+    from caffe_pysgd.hosts.ranks.launch import as_rank
     from caffe_pysgd.hosts.solver import Action, Solver
-    from caffe_pysgd.run.outputs import own_folder
     from caffe_pysgd.run.resolve import resolve
-    from caffe_pysgd.run.snapshots import chosen_snapshot, clear_prefix, make_snapshot_folder
+    from caffe_pysgd.run.snapshots import chosen_snapshot
     from caffe_pysgd.run.start import check_native_snapshot, start_from
     from caffe_pysgd.stock import pycaffe
 
     run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
     snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
-    directory = own_folder(run.directory)
-    audit = plan_audit(run, directory, always=True)
-    make_snapshot_folder(run)  # before the log begins
-    with_bar = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ and not is_quiet()
+    run, ranks = as_rank(run)
+    first = ranks is None or ranks.world.rank == 0  # who tests, displays, snapshots and records
+    audit = _prepare(run, snapshot) if first else None
+    terminal = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ and not is_quiet()
+    with_bar = first and terminal
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
-    caffe.init_log(2 if with_bar else quiet, True)
+    caffe.init_log(2 if with_bar or not first else quiet, True)
     _choose_device(run, gpu, caffe)
-    lock_folder(directory)  # for as long as this process lives
-    clear_prefix(run, snapshot)
-    run.write_stock(directory)
-    write_manifest(run, audit)
-    python_solver = Solver(run, audit)
+    python_solver = Solver(run, audit, ranks)
+    if ranks:
+        ranks.dealt()
     python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
     python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
     last = LastSnapshot()
     python_solver.updater.observers.append(last)
-    python_solver.set_action_function(
-        _catch({signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)})
-    )
+    effects = {signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)}
+    requests = ranks.agreed if ranks else _caught(effects)
+    python_solver.set_action_function(lambda: effects[requests.pop(0)] if requests else Action.NONE)
     if snapshot:
         caffe.log(f"Resuming from {snapshot}")
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
     python_solver.progress = with_bar
-    python_solver.solve()
+    try:
+        python_solver.solve()
+    except UserError as error:
+        if ranks:
+            ranks.world.abort(str(error))
+        raise
     caffe.log("Optimization Done.")
     if python_solver.iter < run.solver.max_iter and last.state:
         said = stopped_line(python_solver.iter, manifest.command()["command"], last.state)
         click.echo(said, err=True, nl=False)
+
+
+def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
+    """Write and lock what there is to be before the log begins; return what is recorded."""
+    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.files import lock_folder
+    from caffe_pysgd.run.outputs import own_folder
+    from caffe_pysgd.run.snapshots import clear_prefix, make_snapshot_folder
+
+    directory = own_folder(run.directory)
+    audit = plan_audit(run, directory, always=True)
+    assert audit
+    make_snapshot_folder(run)
+    lock_folder(directory)  # for as long as this process lives
+    clear_prefix(run, snapshot)
+    run.write_stock(directory)
+    write_manifest(run, audit)
+    return audit
 
 
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
@@ -130,13 +152,11 @@ def _only_caffes_own_layers(solver: Solver, caffe: Any) -> bool:
     return not python and not hasattr(caffe.Blob, "_gpu_data_ptr")
 
 
-def _catch(effects: dict[signal.Signals, Action]) -> Callable[[], Action]:
-    """Catch signals; return a function that says, once for each, what was asked for."""
-    from caffe_pysgd.hosts.solver import Action
-
-    requests: List[Action] = []
+def _caught(numbers: Iterable[signal.Signals]) -> List[signal.Signals]:
+    """Catch signals; return a list to which each is added as it comes."""
+    requests: List[signal.Signals] = []
     # Caffe dies of it at once; here what is being written beside is tidied up first.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    for number, action in effects.items():
-        signal.signal(number, lambda *_, action=action: requests.append(action))
-    return lambda: requests.pop(0) if requests else Action.NONE
+    for number in numbers:
+        signal.signal(number, lambda its, _: requests.append(signal.Signals(its)))
+    return requests

@@ -12,11 +12,13 @@ from typing import List, Optional
 import click
 
 from caffe_pysgd.cli.options import (
+    count_of,
     iterations_option,
     net_state_flags,
     net_state_options,
     no_user_code_option,
     overwrite_option,
+    ranks_option,
     run_dir_option,
     source_or_solver,
     stages_of,
@@ -47,6 +49,8 @@ _BEHIND = f"{__name__}.behind the dashes"
 @source_or_solver
 @run_dir_option
 @iterations_option
+@ranks_option("Train with N processes over MPI; 'auto': one for each core.")
+@click.option("--dry-run", is_flag=True, help="Write the files and print the command; do not run.")
 @start_options
 @overwrite_option
 @net_state_options
@@ -57,6 +61,8 @@ def train(
     source: Path,
     run_dir: Optional[Path],
     iterations: Optional[int],
+    ranks: Optional[str],
+    dry_run: bool,
     snapshot: Optional[str],
     weights: List[str],
     overwrite: bool,
@@ -73,6 +79,15 @@ def train(
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
     from caffe_pysgd.hosts.in_net.inject import write_injected
+    from caffe_pysgd.hosts.ranks.launch import (
+        mpi_command,
+        mpi_environment,
+        shown,
+        supervise,
+        threads_each,
+        with_ranks,
+        write_ranks,
+    )
     from caffe_pysgd.run.outputs import own_folder
     from caffe_pysgd.run.resolve import resolve
     from caffe_pysgd.run.snapshots import (
@@ -90,6 +105,7 @@ def train(
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
+    run = with_ranks(run, count_of(ranks)) if ranks else run
     directory = own_folder(run.directory)
     if "gpu" in map(_flag, arguments) or asks_for_gpu(run.solver):
         pycaffe.require_gpu()
@@ -103,8 +119,13 @@ def train(
     refuse_unfit_for_hdf5(run)
     make_snapshot_folder(run)
     lock_folder(directory)  # kept by the caffe that this process becomes
-    clear_prefix(run, snapshot)
-    solver = write_injected(run, directory, registered, audit)
+    if not dry_run:
+        clear_prefix(run, snapshot)
+    count = run.configuration.ranks.count
+    if count > 1:
+        solvers = write_ranks(run, directory, registered, audit)
+    else:
+        solvers = [write_injected(run, directory, registered, audit)]
     # In the manifest alone: caffe itself is told by its flags.
     started = run.with_solver(weights=weights) if weights else run
     write_manifest(replace(started, snapshot=snapshot or ""), audit)
@@ -114,13 +135,25 @@ def train(
         suffix = ".h5" if registered and is_hdf5(state.learned_net) else ""
         snapshot = str(directory / f"resume.solverstate{suffix}")
         write_neutral_state(Path(snapshot), run, settings, state)
-    command = [str(program), "train", f"--solver={solver}", *net_state_flags(level, stage)]
+    flags = net_state_flags(level, stage)
     if snapshot:
-        command.append(f"--snapshot={snapshot}")
+        flags.append(f"--snapshot={snapshot}")
     if weights:
-        command.append(f"--weights={','.join(weights)}")
+        flags.append(f"--weights={','.join(weights)}")
+    flags += arguments
+    environment = pycaffe.binary_environment()
+    if count > 1:
+        command = mpi_command(program, solvers, flags, threads_each(count))
+        environment = mpi_environment(environment)
+    else:
+        command = [str(program), "train", f"--solver={solvers[0]}", *flags]
+    if dry_run:
+        click.echo(shown(command))
+        return
     sys.stdout.flush()
-    os.execve(program, [*command, *arguments], pycaffe.binary_environment())
+    if count > 1:
+        sys.exit(supervise(command, environment))
+    os.execve(command[0], command, environment)
 
 
 def _flag(argument: str) -> str:

@@ -34,6 +34,7 @@ from caffe_pysgd.hosts.backend import (
 from caffe_pysgd.hosts.build import announcement, build_updater, clipping_line
 from caffe_pysgd.hosts.losses import SmoothedLoss
 from caffe_pysgd.hosts.memory import Memory, never_free
+from caffe_pysgd.hosts.ranks.ranks import Ranks
 from caffe_pysgd.hosts.showing import History, solver_html, solver_line
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.hosts.training_bar import training_bar
@@ -83,6 +84,7 @@ class Solver:
     Args:
         source: a solver file, a YAML, or a ``SolverParameter``.
         audit: what is recorded, where that is not for the YAML to say.
+        ranks: what makes this solver one of several; None for alone.
 
     Attributes:
         net: the train net, Caffe's own.
@@ -104,7 +106,12 @@ class Solver:
     undisturbed = False
     progress: Optional[bool] = None
 
-    def __init__(self, source: Source, audit: Optional[AuditSettings] = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        audit: Optional[AuditSettings] = None,
+        ranks: Optional[Ranks] = None,
+    ) -> None:
         run = source if isinstance(source, Run) else resolve_source(source)
         if self.solver_type and run.rule != NATIVE_RULES[self.solver_type].name:
             expected = f"'{self.solver_type}' ({type(self).__name__}); get_solver() takes any type"
@@ -126,6 +133,10 @@ class Solver:
         observers = observers_of(settings, "solver", run, lambda: never_free(native))
         self.updater = build_updater(settings, self._blobs, observers=observers)
         self._memory = Memory(self.updater, self._blobs)
+        self._ranks = ranks
+        if ranks:
+            states = (array for state in self.updater.states for array in state.values())
+            ranks.begin(settings, self.updater, 0, states)
         weakref.finalize(self, close_all, self.updater.observers)
         self._heeded = type(run.solver)()
         self._callbacks: List[Tuple[Callback, Callback]] = []
@@ -164,9 +175,9 @@ class Solver:
             for on_start, _ in self._callbacks:
                 on_start()
             loss = np.float32(0)
-            for _ in range(self.param.iter_size):
+            for number in range(self.param.iter_size):
                 loss += np.float32(self._forward(self.net))
-                self.net._backward(len(self.net.layers) - 1, 0)
+                self._backward(last_pass=number == self.param.iter_size - 1)
             loss /= np.float32(self.param.iter_size)
             self.smoothed_loss = self._smoothing.add(self.iter, loss)
             self.updater.smoothed_loss = self.smoothed_loss
@@ -212,6 +223,8 @@ class Solver:
         if not self.undisturbed:
             self._memory.fetch()
             self._heed_param()
+        if self._ranks:
+            self._ranks.complete(self.iter)
         step = self.updater.current_step
         rate = self.updater.step(self.iter)
         status = _STATUS.get(self.updater.h.lr_policy)
@@ -369,6 +382,12 @@ class Solver:
     def _forward(self, net: Net) -> float:
         loss: float = net._forward(0, len(net.layers) - 1)
         return loss
+
+    def _backward(self, last_pass: bool) -> None:
+        if self._ranks:
+            self._ranks.backward(self.net, last_pass)
+        else:
+            self.net._backward(len(self.net.layers) - 1, 0)
 
     def _display(self) -> None:
         lapse = time.perf_counter() - self._timer

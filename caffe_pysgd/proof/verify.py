@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit.plan import plan_audit, write_manifest
@@ -80,7 +80,7 @@ def train_stock(run: Run, directory: Path, flags: Sequence[str], progress: Progr
     else:
         solver = run.with_solver(train_state=run.state).write_stock(directory)
         command = [sys.executable, "-c", f"{_ALONE} {_NATIVE}", str(solver)]
-        log = _run(command, directory / "caffe.log", progress)
+        log = run_logged(command, directory / "caffe.log", progress)
     state = _final_state(run, directory)
     weights = _weights(run, read_model(state.learned_net))
     return Outcome(weights, state.history, last_scores(log), log)
@@ -96,7 +96,11 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
     audit = plan_audit(run, directory)
     solver = write_injected(run, directory, audit=audit)
     write_manifest(run, audit)
-    log = _train(solver, flags, progress)
+    return outcome_in_net(run, directory, _train(solver, flags, progress))
+
+
+def outcome_in_net(run: Run, directory: Path, log: str) -> Outcome:
+    """Return where an in-net run ended that has its snapshot in a folder."""
     model = read_model(_final_state(run, directory).learned_net)
     history = model[run.settings().hook_name][FIRST_STATE_BLOB:]
     return Outcome(_weights(run, model), history, last_scores(log), log)
@@ -135,7 +139,7 @@ def _train_in_python(
     source.write_text(
         f"solver: {SOLVER}\nrun_dir: .\nsnapshots: {{prefix: snapshot}}\nupdate: {update}\n"
     )
-    log = _run([*program, str(source)], directory / "caffe.log", progress)
+    log = run_logged([*program, str(source)], directory / "caffe.log", progress)
     state = _final_state(run, directory)
     weights = _weights(run, read_model(state.learned_net))
     return Outcome(weights, state.history, last_scores(log), log)
@@ -194,11 +198,27 @@ def _final_state(run: Run, directory: Path) -> Any:
 def _train(solver: Path, flags: Sequence[str], progress: Progress) -> str:
     """Run `caffe train`; return its log, which is also kept beside the solver file."""
     command = [str(pycaffe.binary()), "train", f"--solver={solver}", *flags]
-    return _run(command, solver.parent / "caffe.log", progress)
+    return run_logged(command, solver.parent / "caffe.log", progress)
 
 
-def _run(command: Sequence[str], log_path: Path, progress: Progress) -> str:
-    environment = {**pycaffe.binary_environment(), "GLOG_logtostderr": "1"}
+def run_logged(
+    command: Sequence[str],
+    log_path: Path,
+    progress: Progress,
+    more: Optional[Mapping[str, str]] = None,
+) -> str:
+    """Run a program that writes Caffe's log; return the log, which is also kept in a file.
+
+    Args:
+        command: the program.
+        log_path: the file.
+        progress: hears of iterations.
+        more: environment variables of its own.
+
+    Raises:
+        UserError: it failed; its own reason is given.
+    """
+    environment = {**pycaffe.binary_environment(), "GLOG_logtostderr": "1", **(more or {})}
     environment.pop("GLOG_minloglevel", None)
     with open(log_path, "wb") as log:
         process = subprocess.Popen(

@@ -154,6 +154,17 @@ class SnapshotOptions(_Strict):
     keep_best: Optional[Annotated[BestOptions, AfterValidator(_one_score)]] = None
 
 
+class RankOptions(_Strict):
+    """How several processes train together, over MPI."""
+
+    count: Annotated[Count, Field(ge=1)] = 1
+    batch: Literal["each", "total"] = "each"
+    timeout: Annotated[Real, Field(gt=0)] = 300.0
+    check_every: Count = 100
+    bucket_bytes: Count = 1 << 18
+    sources: Dict[str, List[str]] = {}
+
+
 class Configuration(_Strict):
     """A run: the stock solver file, where its files go, the update, snapshots and the audit."""
 
@@ -162,6 +173,7 @@ class Configuration(_Strict):
     update: UpdateOptions = UpdateOptions()
     snapshots: Annotated[SnapshotOptions, BeforeValidator(_as_mapping)] = SnapshotOptions()
     audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
+    ranks: RankOptions = RankOptions()
 
     @property
     def on_nonfinite(self) -> str:
@@ -252,6 +264,7 @@ _MODELS: Dict[Any, Any] = {
     "params": ParameterGroup,
     "snapshots": SnapshotOptions,
     "keep_best": BestOptions,
+    "ranks": RankOptions,
     "audit": AuditOptions,
     "probes": ProbeOptions,
 }

@@ -109,6 +109,34 @@ class KeepSettings:
     highest: bool
 
 
+@dataclass(frozen=True)
+class RankSettings:
+    """How processes train together.
+
+    Attributes:
+        count: how many there are.
+        timeout: the seconds after which one that does not answer is taken for lost.
+        check_every: at each n-th iteration the weights of all are compared; 0 for never.
+        random_seed: the solver's; negative for none.
+        buckets: the numbers of the parameters whose gradients are sent together, one bucket after
+            the other; those in none come last.
+        sent_before: for each bucket the layer before whose bottom's backward it is complete.
+    """
+
+    count: int
+    timeout: float
+    check_every: int
+    random_seed: int
+    buckets: Tuple[Tuple[int, ...], ...] = ()
+    sent_before: Tuple[str, ...] = ()
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> RankSettings:
+        """Return the settings that ``asdict`` made plain."""
+        buckets = tuple(map(tuple, fields["buckets"]))
+        return cls(**{**fields, "buckets": buckets, "sent_before": tuple(fields["sent_before"])})
+
+
 # What version 0.1 called the reactions to a gradient that is not finite; they were the audit's.
 _REACTIONS_OF_0_1 = {"raise": "stop", "skip": "skip", "record": "ignore"}
 
@@ -139,6 +167,7 @@ class UpdateSettings:
         audit: what is recorded; None for nothing.
         log_outputs: whether Caffe's log shows the rate and the size of the update.
         keep: which snapshots stay; None for all.
+        ranks: how processes train together; None for one alone.
     """
 
     rule: str
@@ -154,6 +183,7 @@ class UpdateSettings:
     audit: Optional[AuditSettings] = None
     log_outputs: bool = True
     keep: Optional[KeepSettings] = None
+    ranks: Optional[RankSettings] = None
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""
@@ -172,6 +202,8 @@ class UpdateSettings:
             fields["audit"] = AuditSettings.from_plain(fields["audit"])
         if fields.get("keep"):
             fields["keep"] = KeepSettings(**fields["keep"])
+        if fields.get("ranks"):
+            fields["ranks"] = RankSettings.from_plain(fields["ranks"])
         return cls(**fields)
 
     @property

@@ -34,6 +34,11 @@ def included_layers(net: Any, state: Any) -> List[Any]:
     return [layer for layer in net.layer if _included(layer, state)]
 
 
+def included_places(net: Any, state: Any) -> List[int]:
+    """Return the places, in the file, of the layers that a net has in a state."""
+    return [place for place, layer in enumerate(net.layer) if _included(layer, state)]
+
+
 def _included(layer: Any, state: Any) -> bool:
     if layer.include and layer.exclude:
         raise UserError(f"layer '{layer.name}': give include rules or exclude rules, not both")

@@ -16,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from caffe_pysgd.hosts.in_net import layers
 
         return getattr(layers, name)
+    if name == "Sender":
+        from caffe_pysgd.hosts.in_net.sender import Sender
+
+        return Sender
     if name == "Tap":
         from caffe_pysgd.hosts.in_net.taps import Tap
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from caffe_pysgd.run.settings import MODULE
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.net_file import included_layers
+from caffe_pysgd.stock.net_file import included_places
 
 PREFIX = "pysgd_tap_"
 
@@ -73,8 +73,8 @@ def add_taps(net: Any, state: Any, solver: Any, file: str) -> Tapped:
         merged.MergeFrom(net.state)
         merged.MergeFrom(test_state)
         tests[number] = merged
-    train = _included(net, state)
-    test = {number: _included(net, one) for number, one in tests.items()}
+    train = included_places(net, state)
+    test = {number: included_places(net, one) for number, one in tests.items()}
     used = _used(net, train).union(*(_used(net, one) for one in test.values()))
     plans = _plans(net, set(train), test, used)
     complete = all(_without_loss(net.layer[n]) or n in plans for n in train)
@@ -101,15 +101,6 @@ def add_taps(net: Any, state: Any, solver: Any, file: str) -> Tapped:
     del tapped.layer[:]
     tapped.layer.extend(copies)
     return Tapped(tapped, complete, {name for names in wanted.values() for name in names})
-
-
-def _included(net: Any, state: Any) -> List[int]:
-    """Return the numbers of the layers that a net has in a state."""
-    numbered = type(net)()
-    numbered.CopyFrom(net)
-    for number, layer in enumerate(numbered.layer):
-        layer.name = str(number)
-    return [int(layer.name) for layer in included_layers(numbered, state)]
 
 
 def _used(net: Any, included: List[int]) -> Set[_Top]:

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
 from caffe_pysgd.hosts.neutral import neutral_solver
+from caffe_pysgd.hosts.ranks.buckets import add_senders
 from caffe_pysgd.run.run import NET, Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.run.snapshots import refuse_unknown_score
@@ -50,6 +51,9 @@ def write_injected(
             f"{run.source}: lr_policy 'plateau' needs all of the loss, which the injected layers "
             "do not see in this net; train it with 'caffe-pysgd solve'"
         )
+    if run.configuration.ranks.count > 1:
+        net, ranks = add_senders(net, run)
+        settings = replace(settings, ranks=ranks)
     net = inject_net(net, run.state, run.parameters, settings)
     return run.write(directory, neutral_solver(run, directory / NET), net)
 

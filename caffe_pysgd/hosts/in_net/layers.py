@@ -98,6 +98,8 @@ class Seal(_AsideOfTheData):
         take_over, TakeOver.begun = TakeOver.begun, None
         if take_over is None or not take_over.blobs:
             raise UserError("the net has a seal but no hook or parameters; inject the net anew")
+        if take_over.ranks:
+            take_over.ranks.dealt()
         # The net holds and shares the blobs by now; a layer without blobs is not snapshotted.
         del take_over.parameters_layer.blobs[:]
         if not take_over.settings.registered:

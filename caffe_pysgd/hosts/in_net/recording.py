@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import time
 import weakref
 from pathlib import Path
-from typing import Any, ClassVar, Dict, List, Optional, Sequence, Tuple
+from typing import ClassVar, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit import manifest
+from caffe_pysgd.hosts.at_exit import at_exit
 from caffe_pysgd.hosts.audience import close_all, stopped_line
 from caffe_pysgd.hosts.losses import Losses
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
@@ -130,18 +130,9 @@ class InNetRecording:
             sys.stderr.flush()
 
 
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_kept: List[Any] = []  # what C was given must stay
-
-
 def _at_exit(recording: InNetRecording) -> None:
-    """End the recording with the process, in the ``caffe`` binary too.
-
-    There the interpreter is never finalised, so Python's own ``atexit`` would not run.
-    """
+    """End the recording with the process, in the ``caffe`` binary too."""
     if not pycaffe.in_caffe_binary():
         weakref.finalize(recording, close_all, recording._observers)
         return
-    callback = _CALLBACK(lambda _: recording.end())
-    _kept.append(callback)
-    ctypes.CDLL(None).__cxa_atexit(callback, None, None)
+    at_exit(recording.end)

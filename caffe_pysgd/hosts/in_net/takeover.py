@@ -15,6 +15,7 @@ from caffe_pysgd.hosts.build import States, announcement, build_updater, clippin
 from caffe_pysgd.hosts.in_net.recording import InNetRecording
 from caffe_pysgd.hosts.in_net.update_size import UpdateFigures
 from caffe_pysgd.hosts.memory import Memory
+from caffe_pysgd.hosts.ranks.ranks import Ranks
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,
@@ -48,6 +49,9 @@ class TakeOver:
         self.figures = UpdateFigures(shown, statistics)
         self.observers = [self.figures, *observers_of(settings, "in-net")]
         self.recording = InNetRecording(settings, self.observers) if settings.audit else None
+        self.ranks = Ranks(settings.ranks) if settings.ranks else None
+        if self.ranks:
+            self.ranks.deal()
         self.next_iteration = 0
         # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
         # Elsewhere these blobs, which no other layer owns, stay where they are.
@@ -81,6 +85,11 @@ class TakeOver:
         self.updater.resume(*state)
         if self.recording:
             self.recording.start(self.updater.kernels, self.next_iteration)
+        if self.ranks:
+            state_blobs = (
+                self.hook.blobs[i].data for i in range(HEADER_BLOB, len(self.hook.blobs))
+            )
+            self.ranks.begin(self.settings, self.updater, self.next_iteration, state_blobs)
         if resumed:
             for observer in self.observers:
                 observer.restored()
@@ -109,17 +118,19 @@ class TakeOver:
             states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
         return states
 
+    def in_last_pass(self) -> bool:
+        """Return whether this pass is the last of ``iter_size``."""
+        passes = self.hook.blobs[0].diff[0] + 1
+        return bool(passes >= self.settings.hyperparameters["iter_size"])
+
     def gradients_complete(self) -> bool:
         """Count a pass; return whether it was the last of ``iter_size``.
 
         The count is kept where Caffe sets it back to 0: in a diff, which each iteration clears
         before its first pass. So it is right also after an iteration that an exception cut short.
         """
-        count = self.hook.blobs[0].diff
-        count[0] += 1
-        complete = bool(count[0] >= self.settings.hyperparameters["iter_size"])
-        if complete:
-            count[0] = 0
+        count, complete = self.hook.blobs[0].diff, self.in_last_pass()
+        count[0] = 0 if complete else count[0] + 1
         return complete
 
     def update(self) -> None:
@@ -137,6 +148,10 @@ class TakeOver:
                 slots.update(now)
         if self.recording:
             updater.smoothed_loss = self.recording.update_begins(iteration)
+        if self.ranks:
+            self.ranks.complete(iteration)
+            while self.ranks.agreed:
+                self.ranks.signals.give_to_caffe(self.ranks.agreed.pop())
         self.rate = updater.step(iteration)
         clipped = clipping_line(updater)
         if clipped:

@@ -1,0 +1,1 @@
+"""Data-parallel training: processes that follow the mean of their gradients, over MPI."""

@@ -1,0 +1,166 @@
+"""The exchange: every rank gets the mean of all ranks' gradients, to the same bits.
+
+Each rank sums one segment of the gradients, in the order of the ranks, and sends the mean to the
+others: as many bytes as any algorithm needs, 2 (n - 1) / n of the gradients, and an order of
+summation that depends on nothing but the number of ranks. (MPI's own ``Allreduce`` chooses its
+order by algorithm, size and place.) The gradients go in buckets, so that some are on their way
+while backward still computes others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+from caffe_pysgd.arrays import Floats
+from caffe_pysgd.hosts.ranks.world import World
+from caffe_pysgd.update import Parameter
+
+F = np.float32
+
+
+class _Bucket:
+    """Values whose mean over all ranks is taken in one go, in place.
+
+    Args:
+        world: the ranks.
+        values: a flat float32 array.
+        tag: tells its messages from those of other buckets; the next one is taken, too.
+    """
+
+    def __init__(self, world: World, values: Floats, tag: int) -> None:
+        bounds = [values.size * rank // world.size for rank in range(world.size + 1)]
+        segments = [values[start:end] for start, end in zip(bounds, bounds[1:])]
+        mine = segments[world.rank]
+        theirs = {peer: np.empty_like(mine) for peer in world.peers}
+        comm, peers = world.comm, world.peers
+        # Persistent requests, each started once an iteration.
+        self._scatter = [comm.Send_init(segments[p], p, tag) for p in peers]
+        self._reduce = {p: comm.Recv_init(theirs[p], p, tag) for p in peers}
+        self._announce = [comm.Send_init(mine, p, tag + 1) for p in peers]
+        self._gather = {p: comm.Recv_init(segments[p], p, tag + 1) for p in peers}
+        self._world, self._mine, self._scale = world, mine, F(1) / F(world.size)
+        self._in_order = [mine if r == world.rank else theirs[r] for r in range(world.size)]
+        self._waiting_for: Dict[int, Any] = {}
+        self.started = self.summed = False
+
+    def start(self) -> None:
+        """Send what this rank has."""
+        self._begin(self._reduce, self._scatter)
+        self.started, self.summed = True, False
+
+    def advance(self) -> bool:
+        """Go on with what has arrived; return whether the means are there."""
+        if not self._world.done([*self._waiting_for.values(), *self._sending]):
+            return False
+        if self.summed:
+            return True
+        self._sum()
+        return False
+
+    def finish(self, when: str) -> None:
+        """Wait for the means."""
+        if not self.summed:
+            self._complete(when)
+            self._sum()
+        self._complete(when)
+        self.started = False
+
+    def _begin(self, receive: Dict[int, Any], send: Sequence[Any]) -> None:
+        for request in (*receive.values(), *send):
+            request.Start()
+        self._waiting_for, self._sending = receive, send
+
+    def _complete(self, when: str) -> None:
+        self._world.wait(self._waiting_for, when)
+        self._world.wait(dict(zip(self._world.peers, self._sending)), when)
+
+    def _sum(self) -> None:
+        total = self._in_order[0]
+        with np.errstate(all="ignore"):  # overflow is as silent as in C++
+            for part in self._in_order[1:]:
+                total += part
+            np.multiply(total, self._scale, out=self._mine)
+        self._begin(self._gather, self._announce)
+        self.summed = True
+
+
+class Exchange:
+    """Brings the parameters of all ranks together, iteration by iteration.
+
+    The means are what the parameters' ``diff`` is from then on; Caffe's own diffs become zero.
+    BatchNorm's running statistics are averaged themselves, for they have no gradient: all ranks
+    have the same statistics, those of the mean of their batches.
+
+    Args:
+        world: the ranks.
+        parameters: the updater's, in Caffe's order.
+        statistics: the names of those that are running statistics.
+        buckets: the numbers of the parameters whose gradients are complete together, one after
+            the other; what is in none comes last.
+        extra: how many further numbers are averaged, with the last bucket.
+
+    Attributes:
+        extra: these numbers.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        parameters: Sequence[Parameter],
+        statistics: Sequence[str],
+        buckets: Sequence[Sequence[int]],
+        extra: int,
+    ) -> None:
+        early = {number for bucket in buckets for number in bucket}
+        last = [number for number in range(len(parameters)) if number not in early]
+        self._members = [*map(list, buckets), last]
+        self._parameters, self._statistics = parameters, set(statistics)
+        self._views: Dict[int, Floats] = {}
+        self._diffs: Dict[int, Floats] = {}
+        self._buckets: List[_Bucket] = []
+        for number, members in enumerate(self._members):
+            values = sum(parameters[member].count for member in members)
+            here = np.zeros(values + (extra if members is self._members[-1] else 0), F)
+            at = 0
+            for member in members:
+                end = at + parameters[member].count
+                self._views[member], at = here[at:end], end
+            self.extra = here[at:]
+            self._buckets.append(_Bucket(world, here, 2 * number))
+
+    def ready(self, number: int) -> None:
+        """Send a bucket: its gradients are complete."""
+        for member in self._members[number]:
+            self._take(member)
+        self._buckets[number].start()
+        for bucket in self._buckets:
+            if bucket.started:
+                bucket.advance()
+
+    def complete(self, iteration: int) -> None:
+        """Wait for all means: backward is over.
+
+        Raises:
+            UserError: a rank did not answer in time.
+        """
+        for number, bucket in enumerate(self._buckets):
+            if not bucket.started:
+                self.ready(number)
+        for bucket in self._buckets:
+            bucket.finish(f"at iteration {iteration}")
+        for number, p in enumerate(self._parameters):
+            if p.name in self._statistics:
+                p.data[...] = self._views[number]
+
+    def _take(self, member: int) -> None:
+        """Copy a gradient to where it is exchanged, and leave the update to find it there."""
+        p, view = self._parameters[member], self._views[member]
+        statistic = p.name in self._statistics
+        own = np.zeros_like(view) if statistic else view
+        if member not in self._diffs:
+            self._diffs[member], p.diff = p.diff, own
+        diff = self._diffs[member]
+        view[...] = p.data if statistic else diff
+        diff.fill(0)
