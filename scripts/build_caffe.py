@@ -37,7 +37,8 @@ PACKAGES = (
     "libopenblas-pthread-dev",
 )
 NOT_UNPACKED = re.compile(r"(libc6|libc-dev|linux-libc|libgcc|gcc|libstdc\+\+|dpkg|tar)\b")
-PINS = ("numpy>=2", "protobuf==4.21.12")  # of protobuf, Python's half of C++'s 3.21.12
+# Of protobuf, Python's half of C++'s 3.21.12; `import caffe` asks for the last two.
+PYTHON_PACKAGES = ("numpy>=2", "protobuf==4.21.12", "scikit-image", "six")
 
 PATCHES = (
     # protobuf 3.21 takes one limit
@@ -78,7 +79,7 @@ def build(place: Path) -> Path:
     steps.begin("a Python with NumPy and protobuf")
     bootstrap.new_venv(str(prefix / "usr/bin/python3.11"), venv)
     pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q"]
-    run([*pip, *PINS], "cannot install NumPy and protobuf")
+    run([*pip, *PYTHON_PACKAGES], "cannot install NumPy and protobuf")
     steps.begin("compile Caffe: 5 minutes on two cores")
     source = compile_caffe(place, prefix, venv)
     steps.begin("let the venv import it")
