@@ -70,7 +70,7 @@ class Recorder(Observer):
         """Forget what belongs to one iteration."""
         self._figures: List[Row] = []
         self._updates: List[Row] = []
-        self._sumsq = 0.0
+        self._measured, self._sumsq = False, 0.0
         self._bad: Sequence[NonFinite] = ()
         self._skipped = False
         self._probes = Probes(self.settings.probes)
@@ -154,7 +154,7 @@ class Recorder(Observer):
         return self._probes_due(iteration) or self._histograms_due(iteration)
 
     def figures_due(self, iteration: int) -> bool:
-        return bool(self.settings.every and iteration % self.settings.every == 0)
+        return self.settings.is_due(iteration)
 
     def _probes_due(self, iteration: int) -> bool:
         return bool(self.settings.probes) and self.figures_due(iteration)
@@ -198,7 +198,7 @@ class Recorder(Observer):
         number = self._numbers[parameter.name]
         if self._probes_due(iteration):
             self._probes.see(parameter, iteration, number, stage, array)
-        if self._histograms_due(iteration):
+        if self._histograms_due(iteration) and self._is_chosen(number, stage.value):
             self._histograms.see(iteration, number, stage, array)
 
     def measure(
@@ -209,15 +209,26 @@ class Recorder(Observer):
         figures: Mapping[str, Statistics],
     ) -> None:
         number = self._numbers[parameter.name]
+        gradient, update, data = figures["gradient"], figures["update"], figures["data"]
+        self._measured = True
+        self._sumsq += gradient.l2 * gradient.l2
         for quantity, (l2, mean, low, high, zeros, nonfinite) in figures.items():
+            if not self._is_chosen(number, quantity):
+                continue
             # SQLite has one zero only.
             row = (iteration, number, quantity, l2, mean + 0.0, low + 0.0, high + 0.0)
             self._figures.append((*row, zeros, nonfinite))
-        gradient, update, data = figures["gradient"], figures["update"], figures["data"]
-        self._sumsq += gradient.l2 * gradient.l2
+        if self.settings.parameters and number not in self.settings.parameters:
+            return
         weights = not self._parameters[number].statistic
         ratio = update.l2 / data.l2 if data.l2 and weights else None
         self._updates.append((iteration, number, float(parameter.rate), ratio))
+
+    def _is_chosen(self, number: int, quantity: str) -> bool:
+        chosen = self.settings
+        return (not chosen.parameters or number in chosen.parameters) and (
+            not chosen.quantities or quantity in chosen.quantities
+        )
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -277,7 +288,7 @@ class Recorder(Observer):
             float(rate) + 0.0,
             None if self._loss is None else real(self._loss),
             None if self._smoothed is None else real(self._smoothed),
-            math.sqrt(self._sumsq) if self._figures else None,
+            math.sqrt(self._sumsq) if self._measured else None,
             None if clipping is None else real(clipping.scale_factor),
             self._pass_seconds,
             seconds,

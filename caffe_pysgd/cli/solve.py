@@ -112,7 +112,7 @@ def solve(
 
 def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     """Write and lock what there is to be before the log begins; return what is recorded."""
-    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.audit.plan import plan_audit, size_warning, write_manifest
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.run.outputs import own_folder
     from caffe_pysgd.run.snapshots import clear_prefix, make_snapshot_folder
@@ -120,6 +120,8 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     directory = own_folder(run.directory)
     audit = plan_audit(run, directory, always=True)
     assert audit
+    if said := size_warning(run, audit):
+        click.echo(f"caffe-pysgd: {said}", err=True)
     make_snapshot_folder(run)
     lock_folder(directory)  # for as long as this process lives
     clear_prefix(run, snapshot)

@@ -75,7 +75,7 @@ def train(
     by `caffe train`: log, signals and exit code are Caffe's own. ARGS go to Caffe as they are, for
     instance `-- --gpu=0 --sigint_effect=snapshot`.
     """
-    from caffe_pysgd.audit.plan import plan_audit, write_manifest
+    from caffe_pysgd.audit.plan import plan_audit, size_warning, write_manifest
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
     from caffe_pysgd.hosts.in_net.inject import write_injected
@@ -117,6 +117,8 @@ def train(
     registered = any(is_hdf5(model) for model in models)
     audit = plan_audit(run, directory, always=True)
     refuse_unfit_for_hdf5(run)
+    if said := size_warning(run, audit):
+        click.echo(f"caffe-pysgd: {said}", err=True)
     make_snapshot_folder(run)
     lock_folder(directory)  # kept by the caffe that this process becomes
     if not dry_run:

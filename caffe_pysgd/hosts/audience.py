@@ -42,14 +42,14 @@ def observers_of(
     if settings.keep:
         observers.append(SnapshotKeeper(settings.keep, pycaffe.compiled().log))
     if settings.on_nonfinite:
-        every = settings.audit.every if settings.audit else 0
 
         def told(*found: Any) -> None:
             harmed()
             if recorder:
                 recorder.nonfinite(*found)
 
-        observers.append(Guard(settings.on_nonfinite, every, told))
+        measured = recorder.figures_due if recorder else lambda iteration: False
+        observers.append(Guard(settings.on_nonfinite, measured, told))
     return observers
 
 

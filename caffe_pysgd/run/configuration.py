@@ -126,6 +126,9 @@ class AuditOptions(_Strict):
 
     every: Annotated[Count, Field(ge=1)] = 1
     file: Name = "audit.sqlite"
+    thin_after: Count = 0
+    quantities: List[str] = []
+    params: List[str] = []
     histograms: Count = 0
     probes: List[ProbeOptions] = []
     weights_every: Optional[Count] = None

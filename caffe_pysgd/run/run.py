@@ -163,13 +163,13 @@ class Run:
         Raises:
             UserError: the native solver cannot do what this run does.
         """
-        beyond = self._beyond_caffe()
+        beyond = self.beyond_caffe()
         if beyond:
             raise UserError(
                 f"{self.source}: Caffe has no {beyond}: there is no stock run to compare with"
             )
 
-    def _beyond_caffe(self) -> str:
+    def beyond_caffe(self) -> str:
         """Return what of this run the native solver cannot do, or an empty string."""
         if self.rule not in NATIVE_NAMES:
             return f"rule '{self.rule}'"

@@ -60,6 +60,10 @@ class AuditSettings:
         manifest: a JSON file with what is known of the run before it starts.
         every: at each n-th iteration the figures are recorded; 0 for never, and then the rest of
             the record is the loss and the rate.
+        thin_after: after so many iterations every second of these is left out, after twice as many
+            three of four, and so on; 0 for never.
+        quantities: the arrays whose figures are recorded; all without any.
+        parameters: the numbers of the parameters whose figures are recorded; all without any.
         histograms: at each n-th iteration the histograms, too; 0 for never.
         probes: elements of which every stage is recorded, as (parameter, flat index).
         weights_every: the weights are hashed each time that n more updates are done; 0 for never.
@@ -80,12 +84,27 @@ class AuditSettings:
     snapshot_prefix: str
     hdf5: bool
     records_loss: bool = True
+    thin_after: int = 0
+    quantities: Tuple[str, ...] = ()
+    parameters: Tuple[int, ...] = ()
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> AuditSettings:
         """Return the settings that ``asdict`` made plain."""
         known = {name: value for name, value in fields.items() if name != "on_nonfinite"}
+        for name in ("quantities", "parameters"):
+            known[name] = tuple(known.get(name, ()))
         return cls(**{**known, "probes": tuple(map(tuple, known["probes"]))})
+
+    def is_due(self, iteration: int) -> bool:
+        """Return whether the figures of an iteration are recorded."""
+        return bool(self.every) and iteration % self.every_at(iteration) == 0
+
+    def every_at(self, iteration: int) -> int:
+        """Return at each how many-th iteration they are recorded there; ``every`` must not be 0."""
+        if not self.thin_after:
+            return self.every
+        return self.every << (iteration // self.thin_after).bit_length()
 
 
 TRAIN_LOSS = "train_loss"  # no test output: the smoothed loss of the training

@@ -30,14 +30,19 @@ class Guard(Observer):
     Args:
         reaction: ``stop`` ends the training with a UserError; ``skip`` leaves weights and history
             as they are and goes on with the next batch; ``ignore`` goes on as Caffe does.
-        figures_every: at each n-th iteration somebody takes the gradients' figures, and they count
-            what is not finite on the way; 0 for never. At the others one pass over the gradients
-            looks before the update, and then the weights are saved from it.
+        measured: says at which iterations somebody takes the gradients' figures, and they count
+            what is not finite on the way. At the others one pass over the gradients looks before
+            the update, and then the weights are saved from it.
         told: is told iteration, what was found, and whether the update was skipped.
     """
 
-    def __init__(self, reaction: str, figures_every: int = 0, told: Optional[Told] = None) -> None:
-        self._reaction, self._every, self._told = reaction, figures_every, told
+    def __init__(
+        self,
+        reaction: str,
+        measured: Callable[[int], bool] = lambda iteration: False,
+        told: Optional[Told] = None,
+    ) -> None:
+        self._reaction, self._measured, self._told = reaction, measured, told
         self._found: List[NonFinite] = []
         self._stop = ""  # why the training shall stop
 
@@ -45,8 +50,7 @@ class Guard(Observer):
         return False
 
     def figures_due(self, iteration: int) -> bool:
-        figures = bool(self._every and iteration % self._every == 0)
-        return figures and self._reaction != "skip"
+        return self._measured(iteration) and self._reaction != "skip"
 
     def begin(self, iteration: int, rate: np.float32, parameters: Sequence[Parameter]) -> bool:
         self._found, self._stop = [], ""
