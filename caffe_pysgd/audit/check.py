@@ -6,7 +6,7 @@ import sqlite3
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from caffe_pysgd.audit.ledger import (
     HASHED,
@@ -17,6 +17,7 @@ from caffe_pysgd.audit.ledger import (
     iteration_hash,
     session_hash,
 )
+from caffe_pysgd.audit.scan import Chain, Progress, scan
 from caffe_pysgd.audit.schema import IN_BETWEEN, KEYS, OF_AN_UPDATE
 from caffe_pysgd.audit.store import Store
 
@@ -59,14 +60,40 @@ class Checked:
         return f"broken{where}: {self.reason}"
 
 
-def check_ledger(path: Path) -> Checked:
+def check_ledger(path: Path, progress: Optional[Progress] = None) -> Checked:
     """Return whether a ledger is intact, and if not, where it is broken first.
+
+    Args:
+        path: an audit, or a run directory.
+        progress: is told how far it is.
 
     Raises:
         UserError: there is no audit in the file.
     """
     with Store(path) as store:
-        return _Check(store.connection).run()
+        try:
+            chains = scan(store, progress=progress).chains
+        except Exception:  # a damaged file can raise anything; the walk says where it is
+            chains = None
+        return judged(store, chains)
+
+
+def judged(store: Store, chains: Optional[Mapping[int, Chain]]) -> Checked:
+    """Return what a scan that verified the hashes comes to.
+
+    Args:
+        store: the audit, at the moment of the scan.
+        chains: what the scan found; None where something was wrong: it is looked for now.
+    """
+    if chains is not None:
+        found = _Check(store.connection, chains).run()
+        if found.intact:
+            return found
+    with Store(store.path) as anew:
+        anew.hold()
+        # Bytes that are no UTF-8 any more must not keep their neighbours from being looked at.
+        anew.connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        return _Check(anew.connection, {}).run()
 
 
 class _Broken(Exception):
@@ -76,20 +103,21 @@ class _Broken(Exception):
 
 
 class _Check:
-    """One walk along the chain, row by row: a ledger may be larger than memory."""
+    """One walk along the chain, row by row: a ledger may be larger than memory.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        # Bytes that are no UTF-8 any more must not keep their neighbours from being looked at.
-        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    Args:
+        connection: in a transaction: all of it as it is now, though a run may be writing.
+        chains: the sessions whose iterations need no look any more.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, chains: Mapping[int, Chain]) -> None:
+        self.connection, self.chains = connection, chains
         self.hash = NO_HASH
         self.sessions = self.iterations = 0
         self.session: Optional[int] = None
         self.last_iteration: Optional[int] = None
 
     def run(self) -> Checked:
-        # All of it as it is now, though a run may be writing.
-        self.connection.execute("BEGIN")
         try:
             self._check_sessions()
         except _Broken as broken:
@@ -129,17 +157,42 @@ class _Check:
                     None, "its manifest or its parameters, or all before it, were changed"
                 )
             self.hash = own
-            self._check_iterations(ended, closing)
+            trailing = self._confirmed() if row[0] in self.chains else self._check_iterations()
+            self._check_closing(trailing, ended, closing)
             self.sessions += 1
         self.session = None
         for table in ("parameters", *IN_ITERATION):
-            sql = f"SELECT * FROM {table} WHERE session < 1 OR session > ? OR typeof(session) != ?"
-            lost = self.connection.execute(sql, (len(known), "integer")).fetchone()
+            lost = self._beside(table, len(known))
             if lost:
                 iteration = lost[1] if table != "parameters" else None
                 raise _Broken(iteration, f"a row of {table} belongs to no session")
 
-    def _check_iterations(self, ended: Optional[str], closing: Optional[str]) -> None:
+    def _beside(self, table: str, sessions: int) -> Optional[Row]:
+        """Return a row whose session is none of those that there are."""
+        between = [(number, number + 1) for number in range(1, sessions)]
+        sql = f"SELECT * FROM {table} WHERE session > ? AND session < ? LIMIT 1"
+        found = [self.connection.execute(sql, ends).fetchone() for ends in between]
+        for sql, end in (
+            (f"SELECT * FROM {table} WHERE session < ? LIMIT 1", 1),
+            (f"SELECT * FROM {table} WHERE session > ? LIMIT 1", sessions),
+        ):
+            found.append(self.connection.execute(sql, (end,)).fetchone())
+        return next((row for row in found if row), None)
+
+    def _confirmed(self) -> Dict[str, List[Row]]:
+        """Follow a chain that was found right; return the rows after its last iteration."""
+        assert self.session is not None
+        chain = self.chains[self.session]
+        if chain.length:
+            if chain.begins != self.hash:
+                raise _Broken(None, "it does not follow what is before it in the file")
+            self.hash, self.last_iteration = str(chain.ends), chain.last
+            self.iterations += chain.length
+        after = -(2**63) if chain.last is None else chain.last
+        return {table: [row for row in self._rows(table) if row[0] > after] for table in IN_BETWEEN}
+
+    def _check_iterations(self) -> Dict[str, List[Row]]:
+        """Follow the session's iterations; return the rows after the last one."""
         columns = [*HASHED["iterations"], "previous", "hash"]
         sql = f"SELECT {', '.join(columns)} FROM iterations WHERE session = ? ORDER BY iteration"
         updates = {table: _Following(self._rows(table), table) for table in OF_AN_UPDATE}
@@ -163,9 +216,7 @@ class _Check:
         for table, following in updates.items():
             for found in following.rest():
                 raise _Broken(found[0], f"a row of {table} has no row in iterations")
-        self._check_closing(
-            {t: following.rest() for t, following in between.items()}, ended, closing
-        )
+        return {table: following.rest() for table, following in between.items()}
 
     def _check_closing(
         self, rows: Dict[str, List[Row]], ended: Optional[str], closing: Optional[str]

@@ -56,6 +56,16 @@ def iteration_hash(previous: str, rows: Rows) -> str:
     return _chained("iteration", previous, rows, IN_ITERATION)
 
 
+def hash_of_packed(previous: str, tables: Mapping[str, Tuple[int, Sequence[bytes]]]) -> str:
+    """Return the same hash from (number of rows, ``packed_columns``) of each table that has any."""
+    digest = _begun("iteration", previous)
+    for table in IN_ITERATION:
+        if table in tables:
+            count, columns = tables[table]
+            digest.update(b"".join([_heading(table, count), *columns]))
+    return str(digest.hexdigest())
+
+
 def closing_hash(previous: str, rows: Rows, ended: str) -> str:
     """Return the hash of what follows the last iteration; ``ended`` is empty until it did."""
     digest = hashlib.sha256(bytes.fromhex(_chained("closing", previous, rows, IN_BETWEEN)))
@@ -81,12 +91,17 @@ def array_hash(array: Any) -> str:
 
 
 def _chained(kind: str, previous: str, rows: Rows, tables: Iterable[str]) -> str:
-    digest = hashlib.sha256(f"caffe-pysgd {kind}\n".encode())
-    digest.update(bytes.fromhex(previous))
+    digest = _begun(kind, previous)
     for table in tables:
         if rows.get(table):
             digest.update(packed(table, rows[table]))
-    return digest.hexdigest()
+    return str(digest.hexdigest())
+
+
+def _begun(kind: str, previous: str) -> Any:
+    digest = hashlib.sha256(f"caffe-pysgd {kind}\n".encode())
+    digest.update(bytes.fromhex(previous))
+    return digest
 
 
 def packed(table: str, rows: Sequence[Row]) -> bytes:
@@ -95,10 +110,20 @@ def packed(table: str, rows: Sequence[Row]) -> bytes:
     Raises:
         struct.error, TypeError, ValueError: a value is not of its column's kind.
     """
-    parts = [f"{table} {len(rows)}\n".encode()]
-    for pack, column in zip(_packers(table), zip(*rows)):
-        parts.append(pack(column))
-    return b"".join(parts)
+    return b"".join([_heading(table, len(rows)), *packed_columns(table, zip(*rows))])
+
+
+def _heading(table: str, rows: int) -> bytes:
+    return f"{table} {rows}\n".encode()
+
+
+def packed_columns(table: str, columns: Iterable[Row]) -> List[bytes]:
+    """Return the columns of ``HASHED`` as the bytes that are hashed.
+
+    Raises:
+        struct.error, TypeError, ValueError: a value is not of its column's kind.
+    """
+    return [pack(column) for pack, column in zip(_packers(table), columns)]
 
 
 @functools.cache
@@ -115,6 +140,9 @@ def _real(column: Row) -> bytes:
 
 
 def _text(column: Row) -> bytes:
+    joined = "".join(column)
+    if joined.isascii():  # the usual case, several times as fast
+        return struct.pack(f"<{len(column)}q", *map(len, column)) + joined.encode()
     texts = [text.encode("utf-8", "surrogateescape") for text in column]
     return struct.pack(f"<{len(texts)}q", *map(len, texts)) + b"".join(texts)
 

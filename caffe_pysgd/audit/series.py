@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -48,77 +48,45 @@ class Points:
             span = int(iterations[-1] - iterations[0]) + 1
             self.width = -(-span // at_most)
         self._whole = _stretches(iterations, sessions, np.zeros_like(iterations))
-        groups = iterations // self.width
-        self._stretches = _stretches(iterations, sessions, groups) if self.is_thinned else []
-        ends = [stretch.last for stretch in self._stretches]
-        self.at = np.array(ends, np.int64) if self.is_thinned else iterations
+        self._stretches = _stretches(iterations, sessions, iterations // self.width)
+        self.at = np.array([stretch.last for stretch in self._stretches], np.int64)
+        self._iterations, self._sessions = iterations, sessions
 
     @property
     def is_thinned(self) -> bool:
         """Whether a point stands for more than one iteration."""
         return self.width > 1
 
-    def read(
-        self, store: Store, table: str, columns: Sequence[str], keys: Sequence[str] = ()
-    ) -> Dict[Tuple[Any, ...], Dict[str, Series]]:
-        """Read columns of a table at these points.
+    def places(self, session: int, iterations: Sequence[int]) -> List[int]:
+        """Return the point that each iteration of a session is drawn in; -1 for none."""
+        of = self._iterations[self._sessions == session]
+        drawn = dict(zip(of.tolist(), np.searchsorted(self.at, of).tolist()))
+        return [drawn.get(iteration, -1) for iteration in iterations]
 
-        Args:
-            keys: the columns beside session and iteration that tell rows apart.
-
-        Returns:
-            for each key that occurs: column to series.
-        """
-        wanted = [f'"{name}"' for name in (*keys, *columns)]
-        where = "WHERE session = ? AND iteration BETWEEN ? AND ?"
-        if not self.is_thinned:
-            sql = f"SELECT iteration, {', '.join(wanted)} FROM {table} {where}"
-            position = {int(iteration): index for index, iteration in enumerate(self.at)}
-            rows = (
-                (position.get(row[0]), row[1:])
-                for stretch in self._whole
-                for row in store.query(sql, stretch)
+    def read(self, store: Store, columns: Sequence[str]) -> Dict[str, Series]:
+        """Read columns of the table ``iterations`` at these points; nothing where it has no row."""
+        rows = [
+            row
+            for stretch in self._whole
+            for row in store.query(
+                f"SELECT iteration, {', '.join(columns)} FROM iterations"
+                " WHERE session = ? AND iteration BETWEEN ? AND ? ORDER BY iteration",
+                stretch,
             )
-            last = self._collect(rows, len(keys), len(columns))
-            return {key: dict(zip(columns, map(Series, values))) for key, values in last.items()}
-        extremes = [f'{kind}("{name}")' for kind in ("min", "max") for name in columns]
-        grouping = f"GROUP BY {', '.join(keys)}" if keys else ""
-        sql = f"SELECT {', '.join([*keys, *extremes])} FROM {table} {where} {grouping}"
-        ends = f"SELECT {', '.join(wanted)} FROM {table} WHERE session = ? AND iteration = ?"
-        spread = self._collect(self._each(store, sql), len(keys), len(extremes))
-        last = self._collect(self._each(store, ends, (0, 2)), len(keys), len(columns))
-        nothing = np.full(len(self.at), np.nan)
+        ]
+        if not rows:
+            return {}
+        at, *found = (np.array(column, np.float64) for column in zip(*rows))
+        if not self.is_thinned:
+            return {name: Series(values) for name, values in zip(columns, found)}
+        starts = np.searchsorted(at, [stretch.first for stretch in self._stretches])
+        ends = np.searchsorted(at, self.at)
         return {
-            key: {
-                name: Series(
-                    last[key][index] if key in last else nothing,
-                    values[index],
-                    values[len(columns) + index],
-                )
-                for index, name in enumerate(columns)
-            }
-            for key, values in spread.items()
+            name: Series(
+                values[ends], np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+            )
+            for name, values in zip(columns, found)
         }
-
-    def _each(
-        self, store: Store, sql: str, fields: Sequence[int] = (0, 1, 2)
-    ) -> Iterator[Tuple[Optional[int], Tuple[Any, ...]]]:
-        for index, stretch in enumerate(self._stretches):
-            for row in store.query(sql, [stretch[field] for field in fields]):
-                yield index, row
-
-    def _collect(
-        self, rows: Iterator[Tuple[Optional[int], Tuple[Any, ...]]], keys: int, columns: int
-    ) -> Dict[Tuple[Any, ...], np.ndarray]:
-        found: Dict[Tuple[Any, ...], np.ndarray] = {}
-        for index, row in rows:
-            if index is None:  # recorded after the iterations were counted
-                continue
-            key = row[:keys]
-            if key not in found:
-                found[key] = np.full((columns, len(self.at)), np.nan)
-            found[key][:, index] = [np.nan if value is None else value for value in row[keys:]]
-        return found
 
 
 def current_iterations(store: Store, table: str = "iterations") -> Tuple[np.ndarray, np.ndarray]:
@@ -132,12 +100,15 @@ def current_iterations(store: Store, table: str = "iterations") -> Tuple[np.ndar
     known = store.sessions()
     for number, session in enumerate(known):
         later = [other.start_iteration for other in known[number + 1 :]]
-        sql = f"SELECT DISTINCT iteration FROM {table} WHERE session = ?"
-        values: List[Any] = [session.session]
-        if later:
-            sql += " AND iteration < ?"
-            values.append(min(later))
-        rows = np.array(store.query(f"{sql} ORDER BY iteration", values), np.int64).reshape(-1)
+        end = min(later, default=2**63 - 1)
+        # From one iteration to the next by the key: a table may have a thousand rows of each.
+        step = f"SELECT min(iteration) FROM {table} WHERE session = ? AND iteration"
+        found = store.query(
+            f"WITH RECURSIVE found(i) AS ({step} >= ? UNION ALL SELECT ({step} > i) FROM found"
+            " WHERE i IS NOT NULL) SELECT i FROM found WHERE i < ?",
+            (session.session, -(2**63), session.session, end),
+        )
+        rows = np.array(found, np.int64).reshape(-1)
         iterations.append(rows)
         sessions.append(np.full(len(rows), session.session))
     if not iterations:

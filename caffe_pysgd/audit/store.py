@@ -68,6 +68,7 @@ class Store:
 
     Attributes:
         path: the file.
+        address: what SQLite opened, for another connection to the same file.
         connection: for queries of one's own; it cannot write.
 
     Raises:
@@ -110,17 +111,18 @@ class Store:
         except sqlite3.Error:
             if not self._left_by_a_kill:
                 return self._connect(self.path, "immutable=1")
-        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
-            copy = Path(folder, self.path.name)
-            for ending in ("", "-wal"):
-                shutil.copyfile(self._beside(ending), f"{copy}{ending}")
-            return self._connect(copy, "mode=ro")  # it stays open without its name
+        self._folder = tempfile.TemporaryDirectory(prefix="caffe-pysgd-")  # until this is gone
+        copy = Path(self._folder.name, self.path.name)
+        for ending in ("", "-wal"):
+            shutil.copyfile(self._beside(ending), f"{copy}{ending}")
+        return self._connect(copy, "mode=ro")
 
     def _beside(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)
 
     def _connect(self, path: Path, how: str) -> sqlite3.Connection:
         location = f"file:{quote(str(path.resolve()))}?{how}"
+        self.address = location
         connection = sqlite3.connect(location, uri=True, timeout=10)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")  # its views may be a stranger's
@@ -158,6 +160,11 @@ class Store:
         """
         with self._reading():
             return self.connection.execute(sql, tuple(values)).fetchall()
+
+    def hold(self) -> None:
+        """Read from now on what the file says at this moment, though a run may be writing."""
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN")
 
     # -- sessions ---------------------------------------------------------------------------------
 

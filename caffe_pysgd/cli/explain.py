@@ -15,7 +15,7 @@ from caffe_pysgd.cli.options import (
     json_option,
     no_user_code_option,
 )
-from caffe_pysgd.cli.progress import quiet_caffe, training_again
+from caffe_pysgd.cli.progress import quiet_caffe, showing
 from caffe_pysgd.errors import SettingError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def explain(
     from caffe_pysgd.proof.explain.lookup import find_element
 
     quiet_caffe()
-    with open_audit(file) as store, training_again() as progress:
+    with open_audit(file) as store, showing("training again") as progress:
         found = find_element(store, param, _numbers(index), iteration, progress, allow_user_code)
     explanation = explain_element(found.element, found.trained_again)
     _show(explanation)

@@ -42,8 +42,8 @@ def quiet_caffe() -> None:
 
 
 @contextmanager
-def training_again() -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how many iterations of how many were trained again.
+def showing(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many iterations of how many are done.
 
     Nothing is shown before it is called, and nothing where stderr is no terminal.
     """
@@ -55,8 +55,8 @@ def training_again() -> Iterator[Callable[[int, int], None]]:
         def show(done: int, total: int) -> None:
             if not tasks:
                 stack.enter_context(bars)
-                tasks.append(bars.add_task("training again", total=total))
-            bars.update(tasks[0], completed=done)
+                tasks.append(bars.add_task(what, total=total))
+            bars.update(tasks[0], completed=done, total=total)
 
         yield show
 

@@ -7,6 +7,8 @@ from typing import Optional, Tuple
 
 import click
 
+from caffe_pysgd.cli.progress import showing
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -24,4 +26,6 @@ def report(runs: Tuple[Path, ...], output: Optional[Path], check: bool) -> None:
     """
     from caffe_pysgd.views.report import write_report
 
-    click.echo(write_report(runs, output, check))
+    with showing("reading") as progress:
+        written = write_report(runs, output, check, progress)
+    click.echo(written)

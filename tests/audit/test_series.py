@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.audits import write_audit, write_sessions
 
+from caffe_pysgd.audit.scan import scan
 from caffe_pysgd.audit.series import Points, current_iterations
 from caffe_pysgd.audit.store import FIGURES, Store
 
@@ -25,13 +26,14 @@ def test_points_say_what_the_views_say(workdir: Path, sessions: list, at_most: i
         points = Points(*current_iterations(store), at_most)
         at, loss = store.series("loss")
         assert points.is_thinned == (at_most < len(at))
-        same_as_brute_force(
-            points, points.read(store, "iterations", ["loss"])[()]["loss"], at, loss
-        )
-        figures = points.read(store, "figures", FIGURES, ["parameter", "quantity"])
+        same_as_brute_force(points, points.read(store, ["loss"])["loss"], at, loss)
+        series = scan(store, verify=False, points=points).series
+        figures = series["figures"]
         for figure in FIGURES:
             at, values = store.figures(2, "update", figure)
             same_as_brute_force(points, figures[2, "update"][figure], at, values)
+        at, ratios = store.updates(1, "ratio")
+        same_as_brute_force(points, series["updates"][1,]["ratio"], at, ratios)
 
 
 def same_as_brute_force(points: Points, series: object, at: np.ndarray, values: np.ndarray) -> None:
@@ -54,7 +56,7 @@ def test_what_was_not_recorded_is_a_gap(workdir: Path) -> None:
     with Store(audit) as store:
         for at_most in (1000, 20):
             points = Points(*current_iterations(store), at_most)
-            loss = points.read(store, "iterations", ["loss"])[()]["loss"]
+            loss = points.read(store, ["loss"])["loss"]
             (where,) = np.flatnonzero(points.at >= 31)[:1]
             assert np.isnan(loss.last).sum() == (not points.is_thinned or points.at[where] == 31)
             if points.is_thinned:
@@ -67,4 +69,4 @@ def test_an_empty_session_has_no_points(workdir: Path) -> None:
     with Store(write_audit(workdir / "audit.sqlite", 0)) as store:
         points = Points(*current_iterations(store), 10)
         assert len(points.at) == 0
-        assert points.read(store, "iterations", ["loss"]) == {}
+        assert points.read(store, ["loss"]) == {}

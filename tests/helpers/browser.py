@@ -79,7 +79,7 @@ class Opened:
         self.page.goto(self._url)
 
     def _asked(self, request: Any) -> None:
-        if request.url != self._url and not request.url.startswith("data:"):
+        if request.url != self._url and not request.url.startswith(("data:", "blob:")):
             self.complaints.append(request.url)
 
     def chart(self, title: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Optional
 import click
 
 from caffe_pysgd.cli.options import json_option
+from caffe_pysgd.cli.progress import showing
 
 
 @click.command()
@@ -23,7 +24,8 @@ def check(file: Path, json_path: Optional[Path]) -> None:
     from caffe_pysgd.audit.check import check_ledger
     from caffe_pysgd.files import write_json
 
-    found = check_ledger(file)
+    with showing("checking") as progress:
+        found = check_ledger(file, progress)
     click.echo(f"{file}: {found}")
     if json_path:
         write_json(json_path, asdict(found))

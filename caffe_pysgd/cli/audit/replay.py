@@ -15,7 +15,7 @@ from caffe_pysgd.cli.options import (
     json_option,
     no_user_code_option,
 )
-from caffe_pysgd.cli.progress import quiet_caffe, training_again
+from caffe_pysgd.cli.progress import quiet_caffe, showing
 from caffe_pysgd.errors import SettingError, UserError
 
 
@@ -51,7 +51,7 @@ def replay(
         if first > last:
             raise SettingError("--from", first, f"at most --to {last}")
         quiet_caffe()
-        with training_again() as progress:
+        with showing("training again") as progress:
             result = replay_store(store, first, min(last, span[1]), progress, allow_user_code)
     if json_path:
         write_json(json_path, result.as_json())

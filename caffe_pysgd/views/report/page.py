@@ -10,22 +10,21 @@ from typing import Any, Dict, List, Sequence
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.version import __version__
+from caffe_pysgd.views.report.comparison import comparison
 from caffe_pysgd.views.report.facts import facts, lede
 from caffe_pysgd.views.report.gathering import RunRecord
+from caffe_pysgd.views.report.no_script import curve, last_values
 from caffe_pysgd.views.report.payload import payload
+from caffe_pysgd.views.report.remarks import remarks
 from caffe_pysgd.views.report.verdicts import verdicts
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("data.js", "charts.js", "heatmap.js", "main.js")
+_SCRIPTS = ("data.js", "save.js", "charts.js", "ridges.js", "stripes.js", "main.js")
 _MOST_ROWS = 200
 
 
-def page(records: Sequence[RunRecord], check: bool) -> str:
+def page(records: Sequence[RunRecord]) -> str:
     """Return the HTML that shows runs.
-
-    Args:
-        records: the runs.
-        check: whether to check their ledgers.
 
     Raises:
         UserError: Jinja2 is not installed.
@@ -39,7 +38,7 @@ def page(records: Sequence[RunRecord], check: bool) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_text("assets/template.html"))
     html: str = template.render(
-        title=" · ".join(record.name for record in records),
+        title=_title(records),
         lede=lede(records),
         version=__version__,
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -47,12 +46,16 @@ def page(records: Sequence[RunRecord], check: bool) -> str:
             {
                 "name": record.name,
                 "facts": facts(record),
-                "verdicts": verdicts(record, check),
+                "verdicts": verdicts(record),
+                "remarks": remarks(record),
+                "curve": curve(record),
+                "last": last_values(record),
                 "tables": _tables(record),
                 "manifest": _manifest(record),
             }
             for record in records
         ],
+        comparison=comparison(records) if len(records) > 1 else [],
         thinning=_thinning(records),
         has_figures=any(
             parameter.figures or parameter.updates
@@ -66,6 +69,12 @@ def page(records: Sequence[RunRecord], check: bool) -> str:
         payload=payload(records),
     )
     return html
+
+
+def _title(records: Sequence[RunRecord]) -> str:
+    if len(records) > 4:
+        return f"{len(records)} runs: {records[0].name} … {records[-1].name}"
+    return " · ".join(record.name for record in records)
 
 
 def _text(name: str) -> str:

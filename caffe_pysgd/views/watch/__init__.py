@@ -110,7 +110,7 @@ def read(store: Store) -> Reading:
     last_row = store.newest("iterations", session.session)
     last = last_row[0] if last_row else {}
     points = Points(*current_iterations(store), LOSS_POINTS)
-    series = points.read(store, "iterations", ["loss", "smoothed_loss"]).get((), {})
+    series = points.read(store, ["loss", "smoothed_loss"])
     losses = [s.last for s in (series.get("smoothed_loss"), series.get("loss")) if s]
     at, parameters = _parameters(store, session.session)
     return Reading(

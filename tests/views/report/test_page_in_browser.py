@@ -14,6 +14,7 @@ from caffe_pysgd.audit.store import FIGURES, Store
 from caffe_pysgd.views.report import write_report
 
 # What every chart holds, by title of the chart and place among its lines.
+ORDER = ("gradient", "regularized", "history", "update", "data")
 DRAWN = """() => [...view.charts].filter((chart) => chart.lines).map((chart) => ({
   title: chart.title, lines: chart.lines.map((line) => [line.label, line.x, line.s.last]),
   plotted: chart.plot.data.map((column) => [...column]),
@@ -60,27 +61,30 @@ def test_charts_hold_every_value_of_the_audit(opened: Callable, short_run: Path)
             assert (x, last) == (iterations.tolist(), values.tolist())
         iterations, values = store.tests()[0, "accuracy"]
         assert charts["Test scores"]["plotted"] == [iterations.tolist(), values.tolist()]
+        page = opened(short_run / "report.html").page
         for parameter in store.parameters():
-            iterations, values = store.figures(parameter.parameter, "gradient", "l2")
-            assert charts[parameter.name]["plotted"] == [iterations.tolist(), values.tolist()]
+            page.select_option("#chosen", parameter.name)
+            drawn = {}
+            for chart in page.evaluate(DRAWN):
+                drawn.setdefault(chart["title"], []).append(chart["plotted"])
+            iterations, ratios = store.updates(parameter.parameter, "ratio")
+            assert drawn["|update| / |data|"] == [[iterations.tolist(), ratios.tolist()]]
+            norms = [store.figures(parameter.parameter, q, "l2") for q in ORDER]
+            assert drawn["L2 norm"] == [[at.tolist(), l2.tolist()] for at, l2 in norms]
 
 
-def test_each_figure_of_a_parameter_can_be_chosen(opened: Callable, short_run: Path) -> None:
+def test_each_figure_of_a_parameter_can_be_chosen_for_the_stripes(
+    opened: Callable, short_run: Path
+) -> None:
     page = opened(short_run / "report.html").page
+    stripe = "stripes.canvases.find(([, , row]) => row.p.name === 'ip1/0')[1][0].last"
     with Store(short_run) as store:
         for quantity in store.quantities(2):
             page.select_option("#quantity", quantity)
             for figure in FIGURES:
                 page.select_option("#figure", figure)
-                iterations, values = store.figures(2, quantity, figure)
-                panel = page.locator("#multiples .chart[data-parameter='ip1/0']")
-                if len(set(values)) == 1:
-                    assert panel.inner_text().split() == ["ip1/0", f"{values[0]:g}", "throughout"]
-                    continue
-                shown = next(c for c in page.evaluate(DRAWN) if c["title"] == "ip1/0")
-                assert shown["plotted"] == [iterations.tolist(), values.tolist()]
-                last = numbers(panel.locator(".readout").inner_text())
-                assert last == [iterations[-1], seven(values[-1])]
+                _, values = store.figures(2, quantity, figure)
+                assert page.evaluate(stripe) == values.tolist()
 
 
 def test_keys_read_values_from_a_chart(opened: Callable, short_run: Path) -> None:
@@ -142,7 +146,8 @@ def test_the_pointer_reads_and_zooms(opened: Callable, short_run: Path) -> None:
     first, last = numbers(page.locator("#range").inner_text())
     assert (first, last) == pytest.approx((at, 2 * at), abs=2)
     limits = page.evaluate(
-        "[...view.charts].map((c) => [c.plot.scales.x.min, c.plot.scales.x.max])"
+        "[...view.charts].filter((c) => c.plot)"
+        ".map(({ plot }) => [plot.scales.x.min, plot.scales.x.max])"
     )
     assert all(pair == limits[0] for pair in limits) and limits[0][1] < 70
     page.click("#reset")
@@ -150,47 +155,45 @@ def test_the_pointer_reads_and_zooms(opened: Callable, short_run: Path) -> None:
     assert page.locator("#reset").is_disabled()
 
 
-def test_a_parameter_is_chosen_on_the_heat_map_and_by_keys(
+def test_a_parameter_is_chosen_by_its_stripe_its_name_and_by_keys(
     opened: Callable, short_run: Path
 ) -> None:
     opened_page = opened(short_run / "report.html")
     page = opened_page.page
-    over = page.locator("#heat .u-over")
-    over.scroll_into_view_if_needed()
-    box = over.bounding_box()
-    page.mouse.click(box["x"] + 40, box["y"] + box["height"] * 0.6)  # the third row of four
+    page.locator("tr[data-parameter='ip1/0'] canvas").click()
     assert page.input_value("#chosen") == "ip1/0"
     assert "400,000 values · lr_mult 1" in page.inner_text("#about")
+    assert page.locator("#stripes tr.chosen").get_attribute("data-parameter") == "ip1/0"
     page.mouse.move(0, 0)
-    heat = page.locator("#heat .plot")
-    heat.press("ArrowUp")
-    heat.press("ArrowUp")
-    heat.press("End")
+    name = page.get_by_role("button", name="ip1/0", exact=True)
+    name.press("ArrowUp")  # the layer's
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
     opened_page.settle()
     with Store(short_run) as store:
-        _, ratios = store.updates(0, "ratio")
-    shown = page.locator("#heat .readout").inner_text()
-    assert "conv1/0" in shown and numbers(shown.replace("conv1/0", "")) == [119, seven(ratios[-1])]
-    heat.press("Enter")
-    assert page.input_value("#chosen") == "conv1/0"
-    page.click("#next")
+        _, ratios = store.updates(1, "ratio")
+    shown = page.locator("#stripe-readout").inner_text()
+    assert "conv1/1" in shown and numbers(shown.replace("conv1/1", "")) == [1, seven(ratios[1])]
+    page.keyboard.press("Enter")
     assert page.input_value("#chosen") == "conv1/1"
-    page.get_by_role("button", name="ip1/1", exact=True).press("Enter")
-    assert page.input_value("#chosen") == "ip1/1"
+    page.click("#next")
+    assert page.input_value("#chosen") == "ip1/0"
 
 
 def test_everything_that_acts_is_reached_with_the_tab_key(
     opened: Callable, short_run: Path
 ) -> None:
     page = opened(short_run / "report.html").page
-    acting = page.locator("button:not([disabled]), select, .plot, summary, input").count()
+    kinds = "button:not([disabled]), select:not([disabled]), .plot, summary, input"
+    acting = page.locator(kinds).locator("visible=true").count()
     reached = set()
     for _ in range(3 * acting):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("(document.activeElement.dataset.n ||= String(Math.random()))"))
     unreached = page.evaluate(
-        "[...document.querySelectorAll('button:not([disabled]), select, .plot, summary, input')]"
-        ".filter((e) => !e.dataset.n).map((e) => e.outerHTML)"
+        f"[...document.querySelectorAll('{kinds}')]"
+        ".filter((e) => !e.dataset.n && e.offsetParent).map((e) => e.outerHTML)"
     )
     assert unreached == [] and len(reached) >= acting
 

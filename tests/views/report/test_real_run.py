@@ -35,7 +35,8 @@ def test_a_real_training_is_shown_as_it_was_recorded(
     assert float(shown) == float(f"{losses[-1]:.7g}")
     options = page.page.locator("#chosen option").all_inner_texts()
     assert options == parameters and len(options) > len(weights) > 2
-    rows = page.page.evaluate(
-        "[...view.charts].find((c) => c instanceof HeatMap).parameters.map((p) => p.name)"
-    )
-    assert rows == weights
+    rows = "[...document.querySelectorAll('#stripes [data-parameter]')]"
+    shown = f"{rows}.map((row) => row.dataset.parameter)"
+    assert page.page.evaluate(shown) == weights
+    page.page.check("#statistics")
+    assert len(page.page.evaluate(shown)) == len(parameters)

@@ -19,7 +19,7 @@ from caffe_pysgd.views.report.verdicts import verdicts
 
 def verdicts_of(run: Path, check: bool = True) -> list:
     with Store(run) as store:
-        return verdicts(gather("run", store), check)
+        return verdicts(gather("run", store, check=check))
 
 
 FOUND = {"iterations": 200, "values": 862160, "differ": 0, "max_ulp": 0}
@@ -30,6 +30,9 @@ def test_exactness_is_what_a_verdict_beside_the_audit_says(workdir: Path, kind: 
     write_audit(Path("run", "audit.sqlite"), 3, manifest={"source": "lenet.yaml"})
     exactness, _, _ = verdicts_of(Path("run"))
     assert (exactness.state, exactness.title) == ("open", "Exactness not checked")
+    assert exactness.command is None  # what the run was started from is not there
+    Path("lenet.yaml").write_text("")
+    exactness, _, _ = verdicts_of(Path("run"))
     assert exactness.command == "caffe-pysgd verify lenet.yaml --json run/verify.json"
     beside = Path("run", f"{kind}.json")
     beside.write_text(json.dumps(FOUND))
@@ -44,6 +47,15 @@ def test_exactness_is_what_a_verdict_beside_the_audit_says(workdir: Path, kind: 
     for text in ("{", "[]", '{"differ": 0}', '{"differ": null, "values": 1, "iterations": 1}'):
         beside.write_text(text)
         assert verdicts_of(Path("run"))[0].title == "Exactness unknown"
+
+
+@pytest.mark.parametrize("said", [{"rule": "lion"}, {"rule": "sgd", "beyond_caffe": "rule 'lion'"}])
+def test_no_command_is_recommended_that_would_be_refused(workdir: Path, said: Any) -> None:
+    Path("lion.yaml").write_text("")
+    write_audit(Path("run", "audit.sqlite"), 3, manifest={"source": "lion.yaml", **said})
+    exactness, _, _ = verdicts_of(Path("run"))
+    assert exactness.text == "Caffe has no rule 'lion': there is no native run to compare with."
+    assert exactness.command is None
 
 
 def test_what_speaks_against_a_run_comes_first(workdir: Path) -> None:
@@ -112,7 +124,7 @@ def test_the_page_says_it_all(workdir: Path, opened: Callable) -> None:
     for summary in page.locator("summary").all():
         summary.click()
     assert f'"{hostile}"' in page.inner_text("#record")
-    assert page.locator(f"#multiples .chart[data-parameter='{hostile}/0']").count() == 1
+    assert page.locator(f"#stripes tr[data-parameter='{hostile}/0']").count() == 1
     assert page.locator("b").get_by_text("x", exact=True).count() == 0
     assert page.get_by_role("heading", name="Non-finite values").count() == 1
 

@@ -15,7 +15,7 @@ const view = {
       [min, max] = [middle - least / 2, middle + least / 2];
     }
     Object.assign(this, { min, max });
-    for (const chart of this.charts) chart.plot.setScale("x", { min, max });
+    for (const chart of this.charts) chart.zoomed();
     this.say();
   },
 
@@ -36,8 +36,6 @@ const view = {
       for (const chart of this.charts) chart.point(x, chart === from);
     });
   },
-
-  redraw() { for (const chart of this.charts) chart.plot.redraw(false, true); },
 };
 
 function nearest(xs, x) {
@@ -73,6 +71,7 @@ class Chart {
         onclick: () => { this.log = !this.log; this.toggle.setAttribute("aria-pressed", String(this.log)); this.draw(); },
       }, "log"));
     }
+    this.head.append(saving(title, () => drawingOf(this)));
     this.area.addEventListener("keydown", (event) => this.key(event));
     touch(this);
     speak(this);
@@ -80,6 +79,8 @@ class Chart {
     fit(this);
     view.charts.add(this);
   }
+
+  zoomed() { this.plot.setScale("x", { min: view.min, max: view.max }); }
 
   positive() {
     const parts = this.lines.flatMap(({ s }) => [s.low || s.last, s.high || s.last]);
@@ -189,14 +190,14 @@ class Chart {
     this.x = x;
     const parts = [];
     let at = null;
-    for (const line of this.lines) {
+    for (const line of this.lines.filter((one) => !one.quiet)) {
       const index = x === null ? line.x.length - 1 : nearest(line.x, x);
       if (index === null || index < 0) continue;
       at = at === null ? [line, index] : at;
       const text = reading(line.s, index);
       const elsewhere = line.x[index] === at[0].x[at[1]] ? "" : ` at ${line.x[index].toLocaleString("en")}`;
-      const swatch = element("span", { class: "swatch", style: `background: var(${line.colour}); opacity: ${line.alpha || 1}` });
-      const mark = this.lines.length > 1 ? [swatch] : [];
+      const swatch = element("span", { class: `swatch${line.dash ? " dashed" : ""}`, style: `--own: var(${line.colour}); opacity: ${line.alpha || 1}` });
+      const mark = this.lines.some((one) => one !== line && !one.quiet) ? [swatch] : [];
       parts.push(element("span", { title: line.label || "" }, ...mark, line.label ? `${line.label} ` : "", element("b", {}, text), elsewhere));
     }
     if (at) parts.unshift(element("span", { class: "at" }, stretch(at[0], at[1])));

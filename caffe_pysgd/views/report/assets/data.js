@@ -4,9 +4,17 @@
 const store = (() => {
   const raw = JSON.parse(document.getElementById("data").textContent);
 
-  function floats(text) {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    return Array.from(new Float64Array(bytes.buffer), (v) => (Number.isFinite(v) ? v : null));
+  // "#3" is the fourth array of the page; one that begins with a colon has float32.
+  const decoded = new Map();
+  function floats(reference) {
+    const place = Number(reference.slice(1));
+    if (!decoded.has(place)) {
+      const text = raw.arrays[place], single = text.startsWith(":");
+      const bytes = Uint8Array.from(atob(single ? text.slice(1) : text), (c) => c.charCodeAt(0));
+      const values = single ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
+      decoded.set(place, Array.from(values, (v) => (Number.isFinite(v) ? v : null)));
+    }
+    return decoded.get(place);
   }
 
   function column(value, length) {
@@ -26,11 +34,12 @@ const store = (() => {
 
   function decode(run, index) {
     const x = floats(run.x), px = floats(run.px);
-    const decoded = { ...run, index, colour: `--run-${index % 6}`, x, px, shown: true };
-    decoded.scalars = {};
-    for (const name in run.scalars) decoded.scalars[name] = series(run.scalars[name], x.length);
-    decoded.tests = run.tests.map((test) => ({ ...test, x: floats(test.x), y: floats(test.y) }));
-    decoded.parameters = run.parameters.map((parameter) => {
+    const dash = index >= 10 ? [5, 4] : undefined;
+    const whole = { ...run, index, colour: `--run-${index % 10}`, dash, x, px, shown: true };
+    whole.scalars = {};
+    for (const name in run.scalars) whole.scalars[name] = series(run.scalars[name], x.length);
+    whole.tests = run.tests.map((test) => ({ ...test, x: floats(test.x), y: floats(test.y) }));
+    whole.parameters = run.parameters.map((parameter) => {
       const figures = {};
       for (const quantity in parameter.figures) {
         figures[quantity] = {};
@@ -42,9 +51,9 @@ const store = (() => {
       for (const name in parameter.updates) {
         updates[name] = series(parameter.updates[name], px.length);
       }
-      return { ...parameter, figures, updates };
+      return { ...parameter, figures, updates, layer: parameter.name.replace(/\/\d+$/, "") };
     });
-    return decoded;
+    return whole;
   }
 
   const runs = raw.runs.map(decode);

@@ -8,7 +8,23 @@ const several = store.runs.length > 1;
 // One line per run; where one run is drawn alone its lines may have colours of their own.
 function scalarLines(name, label, more) {
   return shownRuns().filter((run) => run.scalars[name] && !run.scalars[name].empty)
-    .map((run) => ({ label: several ? run.name : label, colour: run.colour, x: run.x, s: run.scalars[name], ...more }));
+    .map((run) => ({ label: several ? run.name : label, colour: run.colour, dash: run.dash, x: run.x, s: run.scalars[name], ...more }));
+}
+
+// Exponential smoothing, as TensorBoard's slider has it: without a bias towards zero at the begin.
+function smooth(lines) {
+  const weight = Number(byId("smoothing").value);
+  if (!weight) return lines;
+  return lines.flatMap((line) => {
+    let mean = 0, seen = 0;
+    const last = line.s.last.map((value) => {
+      if (value === null) return null;
+      mean = weight * mean + (1 - weight) * value;
+      seen += 1;
+      return mean / (1 - weight ** seen);
+    });
+    return [{ ...line, alpha: 0.25, width: 1, quiet: true }, { ...line, s: { last }, width: 2, alpha: 1 }];
+  });
 }
 
 const training = {
@@ -21,34 +37,48 @@ const training = {
       if (!options.lines.length) return;
       this.charts.push(new Chart(host, { height: 170, ...options }));
     };
-    const tested = (output, label) => shownRuns().flatMap((run) => run.tests
-      .filter((test) => (output === "loss" ? isLoss(test) : !isLoss(test)))
-      .map((test, i) => ({
-        label: several ? `${run.name} ${label || test.output}` : label || test.output,
-        colour: several ? run.colour : `--run-${(i + 1) % 6}`, x: test.x, s: { last: test.y },
-        points: 7, lineless: output === "loss",
-      })));
     const smoothed = scalarLines("smoothed_loss", "averaged", { width: 2 }).filter(isSmoothed);
     const raw = scalarLines("loss", "training", {}).map((line) => (
       smoothed.some(({ x }) => x === line.x)
-        ? { ...line, alpha: 0.35, width: 1, label: several ? `${line.label}, batch` : "of the batch" } : line));
-    const scores = tested("scores");
-    add({ title: "Loss", height: 220, lines: [...raw, ...smoothed, ...tested("loss", "test")] });
+        ? { ...line, alpha: 0.35, width: 1, label: several ? line.label : "of the batch", quiet: several } : line));
+    const scores = smooth(tested((test) => !isLoss(test))), losses = tested(isLoss);
+    const loss = smoothed.length ? [...raw, ...smooth(smoothed)] : smooth(raw);
+    const all = several ? loss : [...loss, ...losses], drawn = all.flatMap(({ s }) => s.last.filter((v) => v !== null));
+    const spread = drawn.reduce((a, b) => Math.max(a, b), 0) / drawn.reduce((a, b) => Math.min(a, b), Infinity);
+    add({ title: "Loss", height: 220, lines: all, log: spread > 100 });
     if (this.charts.length) this.charts[0].box.classList.add(scores.length ? "double" : "wide");
     add({ title: "Test scores", height: 220, lines: scores, logarithmic: false });
+    if (several) add({ title: "Test loss", lines: smooth(losses) });
     add({ title: "Learning rate", lines: scalarLines("rate", "") });
-    const clipped = scalarLines("clip_factor", "", { points: 3 });
-    add({ title: "Gradient, global L2 norm", lines: scalarLines("gradient_l2", ""), log: true });
-    add({ title: "Clip factor", lines: clipped });
+    add({ title: "Gradient, global L2 norm", lines: smooth(scalarLines("gradient_l2", "")), log: true });
+    add({ title: "Clip factor", lines: scalarLines("clip_factor", "", { points: 3 }) });
     add({
-      title: "Time per iteration", unit: "seconds", log: true,
-      lines: [
+      title: several ? "Time per iteration, passes" : "Time per iteration", unit: "seconds", log: true,
+      lines: smooth([
         ...scalarLines("pass_seconds", "passes", {}),
-        ...scalarLines("update_seconds", "update", several ? { dash: [3, 3] } : { colour: "--run-1" }),
-      ],
+        ...(several ? [] : scalarLines("update_seconds", "update", { colour: "--run-1" })),
+      ]),
     });
   },
 };
+
+// A run alone has a colour for each test net; of several runs each has its own, and further nets
+// are dotted. Losses beside the training's are points.
+function tested(which) {
+  return shownRuns().flatMap((run) => {
+    const outputs = [...new Set(run.tests.filter(which).map((test) => test.output.replace(/^#\d+ /, "")))];
+    const nets = [...new Set(run.tests.map((test) => test.net))];
+    return run.tests.filter(which).map((test) => {
+      const number = outputs.indexOf(test.output.replace(/^#\d+ /, ""));
+      const plain = nets.length > 1 || outputs.length > 1 ? ` ${test.output}` : "";
+      return {
+        label: several ? `${run.name}${plain}` : isLoss(test) ? `test ${test.output}` : test.output,
+        colour: several ? run.colour : `--run-${(1 + nets.indexOf(test.net) + nets.length * number) % 10}`,
+        dash: several && test.net ? [2, 3] : run.dash, x: test.x, s: { last: test.y }, points: 7, lineless: !several && isLoss(test),
+      };
+    });
+  });
+}
 
 // With average_loss 1, Caffe's default, both losses are the same but for rounding.
 function isSmoothed(line) {
@@ -76,7 +106,7 @@ function linesOf(name, pick, more) {
   return shownRuns().flatMap((run) => {
     const parameter = run.parameters.find((p) => p.name === name);
     const s = parameter && pick(parameter);
-    return s && !s.empty ? [{ label: several ? run.name : "", colour: run.colour, x: run.px, s, ...more }] : [];
+    return s && !s.empty ? [{ label: several ? run.name : "", colour: run.colour, dash: run.dash, x: run.px, s, ...more }] : [];
   });
 }
 
@@ -94,25 +124,6 @@ function panel(host, options) {
   host.append(box);
   return { box, remove() { box.remove(); } };
 }
-
-const multiples = {
-  charts: [],
-  draw() {
-    this.charts.forEach((chart) => chart.remove());
-    const host = byId("multiples"), quantity = byId("quantity").value, figure = byId("figure").value;
-    byId("figure").disabled = quantity in UPDATE_NAMES;
-    const pick = (p) => (quantity in UPDATE_NAMES ? p.updates[quantity] : (p.figures[quantity] || {})[figure]);
-    this.charts = names.flatMap((name) => {
-      const chart = panel(host, {
-        title: titleOf(name), lines: linesOf(name, pick), height: 110, onTitle: () => choose(name, true),
-        log: quantity in UPDATE_NAMES,
-      });
-      if (chart) chart.box.dataset.parameter = name;
-      return chart ? [chart] : [];
-    });
-    mark();
-  },
-};
 
 const detail = {
   charts: [],
@@ -146,6 +157,10 @@ const detail = {
       const lost = linesOf(name, of("nonfinite"));
       if (lost.some((line) => line.s.constant !== 0)) add({ title: "Non-finite values", lines: lost });
     }
+    const run = stripes.run(), own = run.parameters.find((p) => p.name === name);
+    const spreads = own ? Object.entries(own.histograms) : [];
+    if (spreads.length) row("histograms", several ? `over the iterations, of ${run.name}` : "over the iterations");
+    for (const [quantity, found] of spreads) this.charts.push(new Ridges(host, `${quantity}, histograms`, found, run.colour));
     byId("previous").disabled = names.indexOf(name) === 0;
     byId("next").disabled = names.indexOf(name) === names.length - 1;
     mark();
@@ -176,23 +191,33 @@ function choose(name, jump) {
 }
 
 function mark() {
-  for (const chart of multiples.charts) {
-    chart.box.classList.toggle("chosen", chart.box.dataset.parameter === byId("chosen").value);
+  for (const line of byId("stripes").querySelectorAll("tr[data-parameter]")) {
+    line.classList.toggle("chosen", line.dataset.parameter === byId("chosen").value);
   }
 }
 
-const heatMaps = {
-  charts: [],
-  draw() {
-    this.charts.forEach((chart) => { chart.remove(); });
-    this.charts = shownRuns().filter((run) => run.parameters.some((p) => p.updates.ratio) && run.px.length)
-      .map((run) => new HeatMap(byId("heat"), run, (name) => choose(name, true)));
-  },
-};
-
 function drawAll() {
   training.draw();
-  if (byId("parameters")) { heatMaps.draw(); multiples.draw(); detail.draw(); }
+  if (byId("parameters")) { stripes.draw(); detail.draw(); }
+}
+
+// A table's rows in the order of a column; pressed again, the other way round.
+function sortable(table) {
+  const heads = [...table.querySelectorAll("thead button")];
+  for (const head of heads) {
+    head.addEventListener("click", () => {
+      const cell = head.closest("th"), falls = cell.getAttribute("aria-sort") === "ascending";
+      for (const other of heads) other.closest("th").removeAttribute("aria-sort");
+      cell.setAttribute("aria-sort", falls ? "descending" : "ascending");
+      const of = (row) => row.children[Number(head.dataset.column)];
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [a, b].map((row) => Number(of(row).dataset.order));
+        if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || of(a).textContent.localeCompare(of(b).textContent);
+        return falls ? y - x : x - y;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  }
 }
 
 function start() {
@@ -206,21 +231,29 @@ function start() {
   });
   say();
   byId("reset").addEventListener("click", () => view.showAll());
+  byId("smoothing").addEventListener("input", () => {
+    byId("smoothing").nextElementSibling.textContent = byId("smoothing").value;
+    training.draw();
+  });
+  document.querySelectorAll("table.sortable").forEach(sortable);
   if (several) {
     for (const run of store.runs) {
       const box = element("input", { type: "checkbox", onchange: () => { run.shown = box.checked; drawAll(); } });
       box.checked = true;
-      byId("runs").append(element("label", {}, box, element("span", { class: "swatch", style: `background: var(${run.colour})` }), `${run.name} `));
+      const swatch = element("span", { class: `swatch${run.dash ? " dashed" : ""}`, style: `--own: var(${run.colour})` });
+      byId("runs").append(element("label", {}, box, swatch, `${run.name} `));
     }
   }
   if (byId("parameters")) {
     for (const name of names) byId("chosen").append(element("option", { value: name }, titleOf(name)));
-    for (const name of [...quantities, ...Object.keys(UPDATE_NAMES)]) {
+    for (const name of [...Object.keys(UPDATE_NAMES), ...quantities]) {
       byId("quantity").append(element("option", { value: name }, UPDATE_NAMES[name] || name));
     }
     for (const name in FIGURE_NAMES) byId("figure").append(element("option", { value: name }, FIGURE_NAMES[name]));
-    byId("quantity").value = quantities[0];
-    for (const id of ["quantity", "figure"]) byId(id).addEventListener("change", () => multiples.draw());
+    stripes.start();
+    for (const button of document.querySelectorAll("[data-choose]")) {
+      button.addEventListener("click", () => choose(button.dataset.choose, true));
+    }
     byId("chosen").addEventListener("change", () => detail.draw());
     for (const [id, by] of [["previous", -1], ["next", 1]]) {
       byId(id).addEventListener("click", () => choose(names[names.indexOf(byId("chosen").value) + by]));
