@@ -84,3 +84,9 @@ def test_the_rules_beyond_caffe_are_compared_by_the_byte(workdir: Path) -> None:
     printed = output_of("beyond.py", "--values", "1e4", "--rounds", "1")
     rows = re.findall(r"^(\S.*?) +[\d.]+ ms +[\d.]+ of SGD's time per byte$", printed, re.MULTILINE)
     assert rows[0] == "SGD" and {"LARS", "LAMB", "Signum (own)"} <= set(rows)
+
+
+def test_the_views_of_a_large_audit_are_measured(workdir: Path) -> None:
+    printed = output_of("views.py", "--iterations", 4, "--json", "v.json")
+    assert len(re.findall(r": [\d.]+ s, [\d.]+ s of processors, [\d.]+ MB", printed)) == 7
+    assert "report --no-check" in json.loads(Path("v.json").read_text())

@@ -327,20 +327,6 @@ class Store:
         ((last,),) = self.query(sql, [session])
         return [] if last is None else list(self.rows(table, session=session, iteration=last))
 
-    def batches(self, sql: str, size: int = 50_000) -> Iterator[List[Tuple[Any, ...]]]:
-        """Yield the rows of a query, so many at a time that memory holds them.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        with self._reading():
-            cursor = self.connection.execute(sql)
-            while True:
-                rows = cursor.fetchmany(size)
-                if not rows:
-                    return
-                yield rows
-
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any, Dict, List
@@ -11,13 +12,16 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 from helpers.audits import ENDED, write_audit, write_sessions
+from helpers.large import write_large_audit
 from helpers.nets import write_solver
 
 from caffe_pysgd import get_solver
-from caffe_pysgd.audit.schema import COLUMNS
+from caffe_pysgd.audit import scan
+from caffe_pysgd.audit.schema import COLUMNS, OF_AN_UPDATE
 from caffe_pysgd.audit.store import FIGURES, Store
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.views.export import FORMATS, export
+from caffe_pysgd.views.export.tables import Selection
 
 SESSIONS: List[Dict[str, Any]] = [
     dict(iterations=70, ended=None),
@@ -206,3 +210,67 @@ def test_a_layer_called_like_a_formula_is_none_in_csv(workdir: Path) -> None:
     with open(workdir / "out/parameters.csv", newline="", encoding="utf-8") as file:
         written = [row["name"] for row in csv.DictReader(file)]
     assert written == [*(f"'{name}" for name in names[:-1]), "conv/0"]
+
+
+SELECTED = Selection(parameters=("conv1/*", "ip1/1"), quantities=("gradient", "data"), every=4)
+
+
+def test_parameters_quantities_and_iterations_can_be_chosen(audit: Path, workdir: Path) -> None:
+    told: List[Any] = []
+    files = export(
+        audit, "parquet", workdir / "out", SELECTED, lambda *progress: told.append(progress)
+    )
+    for file in files:
+        rows = [
+            row
+            for row in expected(audit, file.stem)
+            if row.get("name") in (None, "conv1/0", "conv1/1", "ip1/1")
+            and row.get("quantity") in (None, "gradient", "data")
+            and (file.stem not in ("iterations", *OF_AN_UPDATE) or row["iteration"] % 4 == 0)
+        ]
+        assert in_order(pyarrow.parquet.read_table(file).to_pylist()) == in_order(rows)
+        assert rows or file.stem in ("weights", "histograms", "probes", "snapshots")
+    done, total = told[-1]
+    assert done == total == len(told)
+
+
+def test_tensorboard_gets_what_is_chosen(audit: Path, workdir: Path) -> None:
+    export(audit, "tensorboard", workdir / "out", SELECTED)
+    events = read_events(workdir / "out")
+    tags = events.Tags()["scalars"]
+    assert {tag for tag in tags if "ip1" in tag} == {
+        f"{kind}/ip1/1"
+        for kind in (
+            "local_rate",
+            "update_to_data",
+            *(f"{q}_{f}" for q in SELECTED.quantities for f in FIGURES),
+        )
+    }
+    assert {event.step % 4 for event in events.Scalars("loss/batch")} == {0}
+
+
+@pytest.mark.parametrize(
+    ("selection", "said"),
+    [
+        (Selection(parameters=("conv9*",)), "no parameter is called 'conv9*'"),
+        (Selection(quantities=("gradeint",)), "did you mean 'gradient'"),
+    ],
+)
+def test_what_is_not_there_cannot_be_chosen(audit: Path, selection: Selection, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        export(audit, "csv", Path("out"), selection)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "tensorboard"])
+def test_several_processes_write_what_one_writes(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    run = write_large_audit(workdir / "run", iterations=60)
+    written = []
+    for worth in (10**9, 0):
+        monkeypatch.setattr(scan, "_WORTH_A_PROCESS", worth)
+        files = export(run, format, workdir / str(worth))
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
+    assert sum(map(len, written[0])) > 1_000_000

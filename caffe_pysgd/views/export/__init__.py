@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 from caffe_pysgd.audit.opening import open_audit
+from caffe_pysgd.audit.scan import Progress
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.views.export.tables import EVERYTHING, Selection, Source
 
 FORMATS = {"tensorboard": "tensorboardX", "csv": "csv", "parquet": "pyarrow"}
 """The formats, and the module that each needs."""
 
 
-def export(run: Path, format: str, folder: Path) -> List[Path]:
+def export(
+    run: Path,
+    format: str,
+    folder: Path,
+    selection: Selection = EVERYTHING,
+    progress: Optional[Progress] = None,
+) -> List[Path]:
     """Write what an audit holds into a folder, which is made if need be.
 
     What an earlier export of that format left there under the same names is replaced; nothing else
@@ -23,13 +31,15 @@ def export(run: Path, format: str, folder: Path) -> List[Path]:
         run: a run directory, or an audit.
         format: one of ``FORMATS``.
         folder: where to write.
+        selection: what of the audit.
+        progress: is told how many parts of how many were written.
 
     Returns:
         the files written.
 
     Raises:
-        UserError: there is no audit, what the format needs is not installed, or nothing can be
-            written there.
+        UserError: there is no audit, or it has nothing of what is selected; what the format needs
+            is not installed, or nothing can be written there.
     """
     try:
         import_module(FORMATS[format])
@@ -43,5 +53,5 @@ def export(run: Path, format: str, folder: Path) -> List[Path]:
     writer = import_module(f"caffe_pysgd.views.export.{format}_format")
     with open_audit(run) as store:
         store.manifest()  # nothing is written for an audit that holds nothing
-        files: List[Path] = writer.write(store, folder)
+        files: List[Path] = writer.write(Source(store, selection, progress), folder)
     return files

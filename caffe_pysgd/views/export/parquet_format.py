@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List
+from typing import Any, Iterator, List
 
 import pyarrow
 import pyarrow.parquet
 
-from caffe_pysgd.audit.store import Store
 from caffe_pysgd.files import replacing
-from caffe_pysgd.views.export.tables import batches, exported_tables
+from caffe_pysgd.views.export.tables import (
+    ExportedTable,
+    Part,
+    Source,
+    columns_of,
+    exported_tables,
+)
 
 _TYPES = {"i": pyarrow.int64(), "r": pyarrow.float64(), "t": pyarrow.string()}
 
 
-def write(store: Store, folder: Path) -> List[Path]:
+def write(source: Source, folder: Path) -> List[Path]:
     """Write the tables."""
     files = []
-    for table in exported_tables():
+
+    def take(table: ExportedTable, batches: Iterator[Any]) -> None:
         path = folder / f"{table.name}.parquet"
-        schema = pyarrow.schema(
-            [
-                pyarrow.field(name, _TYPES[kind.lower()], nullable=kind.isupper())
-                for name, kind in zip(table.columns, table.kinds)
-            ]
-        )
+        schema = _schema(table)
         with replacing(path) as place, pyarrow.parquet.ParquetWriter(place, schema) as writer:
-            for rows in batches(store, table):
-                columns = [
-                    pyarrow.array(values, field.type) for values, field in zip(zip(*rows), schema)
-                ]
-                writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+            for batch in batches:
+                writer.write_batch(batch)
         files.append(path)
+
+    source.write(exported_tables(), _batch_of, take)
     return files
+
+
+def _schema(table: ExportedTable) -> Any:
+    return pyarrow.schema(
+        [
+            pyarrow.field(name, _TYPES[kind.lower()], nullable=kind.isupper())
+            for name, kind in zip(table.columns, table.kinds)
+        ]
+    )
+
+
+def _batch_of(connection: Any, part: Part) -> Any:
+    schema = _schema(part.table)
+    columns = columns_of(connection, part) or [()] * len(schema)
+    arrays = [pyarrow.array(values, field.type) for values, field in zip(columns, schema)]
+    return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)

@@ -1,13 +1,33 @@
-"""The tables of an audit as an export writes them."""
+"""The tables of an audit as an export writes them, in parts that are read by several processes."""
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, NamedTuple, Tuple
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    TypeVar,
+)
 
-from caffe_pysgd.audit.schema import COLUMNS
+from caffe_pysgd.audit.scan import Progress, in_processes
+from caffe_pysgd.audit.schema import COLUMNS, KEYS, OF_AN_UPDATE
+from caffe_pysgd.audit.series import current_iterations
 from caffe_pysgd.audit.store import Store
+from caffe_pysgd.errors import SettingError, UserError, one_of
 
 _OF_SESSIONS = ("sessions", "parameters")  # all are given; there are no current ones among them
+_TOGETHER = 50_000  # rows, about
+
+Columns = List[Tuple[Any, ...]]
+Result = TypeVar("Result")
 
 
 class ExportedTable(NamedTuple):
@@ -19,7 +39,33 @@ class ExportedTable(NamedTuple):
     name: str
     columns: List[str]
     kinds: List[str]
+
+
+class Part(NamedTuple):
+    """Some rows of a table, and the names of its parameters by session and number."""
+
+    table: ExportedTable
     sql: str
+    values: Tuple[Any, ...]
+    names: Dict[Tuple[int, int], str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of an audit is exported.
+
+    Attributes:
+        parameters: patterns of their names, such as ``conv*``; all without any.
+        quantities: of which arrays the figures and histograms are wanted; all without any.
+        every: only iterations that this divides, of what is recorded at an update.
+    """
+
+    parameters: Tuple[str, ...] = ()
+    quantities: Tuple[str, ...] = ()
+    every: int = 1
+
+
+EVERYTHING = Selection()
 
 
 def exported_tables() -> List[ExportedTable]:
@@ -27,25 +73,150 @@ def exported_tables() -> List[ExportedTable]:
     return [_table(name) for name in COLUMNS]
 
 
-def batches(store: Store, table: ExportedTable) -> Iterator[List[Tuple[Any, ...]]]:
-    """Yield a table's rows, so many at a time that memory holds them.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return store.batches(table.sql)
-
-
 def _table(name: str) -> ExportedTable:
     columns, kinds = list(COLUMNS[name]), list(COLUMNS[name].values())
-    source = name if name in _OF_SESSIONS else f"current_{name}"
-    selected = [f't."{column}"' for column in columns]
-    join = ""
     if "parameter" in columns and name != "parameters":
         at = columns.index("parameter") + 1
         columns.insert(at, "name")
         kinds.insert(at, "t")
-        selected.insert(at, "p.name")
-        join = " JOIN parameters p ON p.session = t.session AND p.parameter = t.parameter"
-    sql = f"SELECT {', '.join(selected)} FROM {source} t{join} ORDER BY 1, 2"
-    return ExportedTable(name, columns, kinds, sql)
+    return ExportedTable(name, columns, kinds)
+
+
+class Source:
+    """What is selected of an audit, table by table.
+
+    Args:
+        store: the audit.
+        selection: of it.
+        progress: is told how many parts of how many were written.
+
+    Raises:
+        UserError: a pattern fits no parameter, or there is no such quantity.
+    """
+
+    def __init__(
+        self, store: Store, selection: Selection, progress: Optional[Progress] = None
+    ) -> None:
+        store.hold()
+        self.store, self.selection, self._progress = store, selection, progress
+        rows = store.query("SELECT session, parameter, name FROM parameters")
+        self._names = {(session, number): name for session, number, name in rows}
+        self._chosen = _chosen(store, selection)
+        self._check_quantities()
+        self._done = self._total = 0
+
+    def _check_quantities(self) -> None:
+        if not self.selection.quantities:
+            return
+        # At the ends of each session: to look at all rows takes as long as to export them.
+        ends = "SELECT session, {}(iteration) FROM figures GROUP BY session"
+        sql = "SELECT DISTINCT quantity FROM figures WHERE session = ? AND iteration = ?"
+        known = {
+            quantity
+            for end in ("min", "max")
+            for row in self.store.query(ends.format(end))
+            for (quantity,) in self.store.query(sql, row)
+        }
+        for quantity in self.selection.quantities:
+            if quantity not in known:
+                raise SettingError("--quantities", quantity, one_of(sorted(known), quantity))
+
+    def write(
+        self,
+        tables: Iterable[ExportedTable],
+        work: Callable[[Any, Part], Result],
+        take: Callable[[ExportedTable, Iterator[Result]], None],
+    ) -> None:
+        """Have all rows of tables worked on, and each table's results taken in turn.
+
+        Args:
+            tables: which.
+            work: makes of a connection and a part what is to be written.
+            take: writes the results of a table.
+        """
+        parts = {table.name: list(self._parts(table)) for table in tables}
+        self._total = sum(map(len, parts.values()))
+        with in_processes(self.store, self._total * _TOGETHER // 2, work) as run:
+            for table in tables:
+                take(table, self._counted(run(parts[table.name])))
+
+    def _counted(self, results: Iterator[Result]) -> Iterator[Result]:
+        for result in results:
+            yield result
+            self._done += 1
+            if self._progress:
+                self._progress(self._done, self._total)
+
+    def _parts(self, table: ExportedTable) -> Iterator[Part]:
+        names = ", ".join(f't."{name}"' for name in COLUMNS[table.name])
+        if table.name not in ("iterations", *OF_AN_UPDATE):
+            where, values = self._where(table.name)
+            source = table.name if table.name in _OF_SESSIONS else f"current_{table.name}"
+            order = ", ".join(f"t.{key}" for key in KEYS[table.name])
+            sql = f"SELECT {names} FROM {source} t WHERE {where} ORDER BY {order}"
+            yield Part(table, sql, values, self._names)
+            return
+        # By ranges of the key, which the views' own search for later sessions cannot use.
+        iterations, sessions = current_iterations(self.store, table.name)
+        if not len(iterations):
+            return
+        first = (int(sessions[0]), int(iterations[0]))
+        of = f"SELECT count(*) FROM {table.name} WHERE session = ? AND iteration = ?"
+        ((each,),) = self.store.query(of, first)
+        many = max(1, _TOGETHER // max(1, each))
+        order = ", ".join(KEYS[table.name])
+        for session in sorted(set(sessions.tolist())):
+            where, values = self._where(table.name, session)
+            sql = (
+                f"SELECT {names} FROM {table.name} t WHERE session = ?"
+                f" AND iteration BETWEEN ? AND ? AND {where} ORDER BY {order}"
+            )
+            own = iterations[sessions == session].tolist()
+            for start in range(0, len(own), many):
+                last = own[min(start + many, len(own)) - 1]
+                yield Part(table, sql, (session, own[start], last, *values), self._names)
+
+    def _where(self, table: str, session: Optional[int] = None) -> Tuple[str, Tuple[Any, ...]]:
+        parts, columns = ["1"], COLUMNS[table]
+        values: List[Any] = []
+        if session is not None and self.selection.every > 1:
+            parts.append("iteration % ? = 0")
+            values.append(self.selection.every)
+        if self._chosen is not None and table == "parameters":
+            parts.append(f"name IN ({', '.join('?' * len(self._chosen))})")
+            values.extend(self._chosen)
+        elif self._chosen is not None and "parameter" in columns:
+            numbers = [
+                number
+                for (of, number), name in self._names.items()
+                if of == session and name in self._chosen
+            ]
+            parts.append(f"parameter IN ({', '.join(map(str, numbers))})")
+        if "quantity" in columns and self.selection.quantities:
+            parts.append(f"quantity IN ({', '.join('?' * len(self.selection.quantities))})")
+            values.extend(self.selection.quantities)
+        return " AND ".join(parts), tuple(values)
+
+
+def _chosen(store: Store, selection: Selection) -> Optional[List[str]]:
+    if not selection.parameters:
+        return None
+    names = [name for (name,) in store.query("SELECT DISTINCT name FROM parameters")]
+    chosen: Dict[str, None] = {}
+    for pattern in selection.parameters:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            raise UserError(
+                f"--param: no parameter is called {pattern!r}; expected {one_of(names, pattern)}"
+            )
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
+
+
+def columns_of(connection: Any, part: Part) -> Columns:
+    """Return the rows of a part column by column; nothing where it has none."""
+    columns = list(zip(*connection.execute(part.sql, part.values).fetchall()))
+    if columns and "name" in part.table.columns and part.table.name != "parameters":
+        at = part.table.columns.index("name")
+        columns.insert(at, tuple(map(part.names.__getitem__, zip(columns[0], columns[at - 1]))))
+    return columns

@@ -4,114 +4,212 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
+import struct
 from datetime import datetime, timezone
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from tensorboardX import FileWriter
+import numpy as np
+from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
+from tensorboardX.record_writer import masked_crc32c
 
 from caffe_pysgd.audit.store import FIGURES, Store
 from caffe_pysgd.files import replacing
-from caffe_pysgd.views.export.tables import ExportedTable, batches, exported_tables
+from caffe_pysgd.views.export.tables import (
+    Columns,
+    ExportedTable,
+    Part,
+    Source,
+    columns_of,
+    exported_tables,
+)
 
 FILE = "events.out.tfevents.0.caffe-pysgd"
 
-_TAGS = {
+_TABLES = ("iterations", "updates", "figures", "histograms")
+_TAGS = {  # in the order of the table's columns
+    "rate": "run/rate",
     "loss": "loss/batch",
     "smoothed_loss": "loss/averaged",
-    "rate": "run/rate",
     "gradient_l2": "run/gradient_l2",
     "clip_factor": "run/clip_factor",
     "pass_seconds": "seconds/forward_and_backward",
     "update_seconds": "seconds/update",
 }
+_SUMMARY = 0x2A  # the key of an event's summary: field 5, of a length
+_VALUE = 0x0A  # the key of a summary's value: field 1, of a length
 
-Moment = Tuple[int, Any]
-"""An iteration, and a value of the summary there."""
+Named = Tuple[Tuple[str, Tuple[Any, ...]], ...]
+"""Tags with their values, row by row of one iteration."""
 
 
-def write(store: Store, folder: Path) -> List[Path]:
+def write(source: Source, folder: Path) -> List[Path]:
     """Write one event file; a step is an iteration as Caffe counts them, from 0."""
-    clock = _Clock(store)
+    events = _Events(_Clock(source.store))
     path = folder / FILE
-    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as place:
-        writer = FileWriter(place)
-        tables = {table.name: table for table in exported_tables()}
-        for make in (_run, _tests, _updates, _figures, _histograms):
-            for iteration, moments in groupby(make(store, tables), itemgetter(0)):
-                summary = Summary(value=[value for _, value in moments])
-                writer.add_summary(summary, iteration, walltime=clock.time(iteration))
-        writer.close()
-        (written,) = Path(place).iterdir()
-        with replacing(path) as target:
-            shutil.copyfile(written, target)
+    tables = {table.name: table for table in exported_tables()}
+    with replacing(path) as place, open(place, "wb") as file:
+        began = Event(wall_time=events.clock.time(-1), file_version="brain.Event:2")
+        file.write(_record(began.SerializeToString()))
+        for iteration, tag, value in _tests(source.store):
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+            file.write(events.event(iteration, summary.SerializeToString()))
+
+        def take(table: ExportedTable, results: Iterator[bytes]) -> None:
+            file.writelines(results)
+
+        source.write([tables[name] for name in _TABLES], events, take)
     return [path]
 
 
-def _dictionaries(store: Store, table: ExportedTable) -> Iterator[Dict[str, Any]]:
-    for rows in batches(store, table):
-        for row in rows:
-            yield dict(zip(table.columns, row))
-
-
-def _scalar(tag: str, row: Dict[str, Any], column: str) -> Iterator[Moment]:
-    if row[column] is not None:
-        yield row["iteration"], Summary.Value(tag=tag, simple_value=row[column])
-
-
-def _run(store: Store, tables: Dict[str, ExportedTable]) -> Iterator[Moment]:
-    for row in _dictionaries(store, tables["iterations"]):
-        for column, tag in _TAGS.items():
-            yield from _scalar(tag, row, column)
-
-
-def _tests(store: Store, tables: Dict[str, ExportedTable]) -> Iterator[Moment]:
+def _tests(store: Store) -> Iterator[Tuple[int, str, float]]:
     for (net, output), (iterations, values) in store.tests().items():
-        for iteration, value in zip(iterations, values):
+        for iteration, value in zip(iterations.tolist(), values.tolist()):
             if not math.isnan(value):
-                tag = f"test/{net}/{output}"
-                yield int(iteration), Summary.Value(tag=tag, simple_value=value)
+                yield iteration, f"test/{net}/{output}", value
 
 
-def _updates(store: Store, tables: Dict[str, ExportedTable]) -> Iterator[Moment]:
-    for row in _dictionaries(store, tables["updates"]):
-        yield from _scalar(f"update_to_data/{row['name']}", row, "ratio")
-        yield from _scalar(f"local_rate/{row['name']}", row, "local_rate")
+def _record(data: bytes) -> bytes:
+    """Return a record of an event file: its length and its content, each with its checksum."""
+    length = struct.pack("<Q", len(data))
+    checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+    return b"".join([length, checks[0], data, checks[1]])
 
 
-def _figures(store: Store, tables: Dict[str, ExportedTable]) -> Iterator[Moment]:
-    for row in _dictionaries(store, tables["figures"]):
-        for figure in FIGURES:
-            yield from _scalar(f"{row['quantity']}_{figure}/{row['name']}", row, figure)
+def _varint(value: int) -> bytes:
+    parts = []
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])
 
 
-def _histograms(store: Store, tables: Dict[str, ExportedTable]) -> Iterator[Moment]:
-    """Yield histograms with the recorded bins, and the exact sums where figures tell them."""
-    sql = (
-        "SELECT h.iteration, h.quantity, p.name, h.low, h.high, h.counts, f.mean * p.count,"
-        " f.l2 * f.l2 FROM current_histograms h JOIN parameters p USING (session, parameter)"
-        " LEFT JOIN figures f USING (session, iteration, parameter, quantity) ORDER BY h.iteration"
+class _Template(NamedTuple):
+    """A summary of scalars, serialized, and where in it the bytes of each value are."""
+
+    content: np.ndarray
+    places: np.ndarray
+
+    def filled(self, values: np.ndarray) -> bytes:
+        content = self.content.copy()
+        content[self.places] = values.astype("<f4").view(np.uint8).reshape(-1, 4)
+        return bytes(content)
+
+
+def _template(tags: Sequence[str]) -> _Template:
+    content, ends = bytearray(), []
+    for tag in tags:
+        value = Summary.Value(tag=tag, simple_value=1.0).SerializeToString()
+        content += bytes([_VALUE]) + _varint(len(value)) + value
+        ends.append(len(content))  # a value ends with its four bytes
+    places = np.array(ends, np.int64)[:, None] + np.arange(-4, 0)
+    return _Template(np.frombuffer(bytes(content), np.uint8), places)
+
+
+class _Events:
+    """Makes events of a part's rows.
+
+    The scalars of an iteration have the same tags as those of the one before, nearly always: they
+    are serialized once, and then only the numbers are put into their places.
+    """
+
+    def __init__(self, clock: _Clock) -> None:
+        self.clock = clock
+        self._templates: Dict[Any, _Template] = {}
+
+    def __call__(self, connection: Any, part: Part) -> bytes:
+        columns = columns_of(connection, part)
+        if not columns:
+            return b""
+        if part.table.name == "histograms":
+            return b"".join(self._histograms(connection, columns))
+        tags_of, first = _SCALARS[part.table.name]
+        at = np.array(columns[1])
+        starts = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), len(at)]
+        # Of the table iterations the scalars alone; None becomes NaN.
+        wanted = columns[first : first + _WIDTHS[part.table.name]]
+        values = np.array(wanted, np.float64)
+        found = []
+        for start, end in zip(starts, starts[1:]):
+            own = tuple(column[start:end] for column in columns[2:first])
+            block = values[:, start:end].T.reshape(-1)
+            there = ~np.isnan(block)
+            key = (part.table.name, own, there.tobytes())
+            template = self._templates.get(key)
+            if template is None:
+                tags = [tag for tag, is_there in zip(tags_of(own), there) if is_there]
+                template = self._templates[key] = _template(tags)
+            found.append(self.event(columns[1][start], template.filled(block[there])))
+        return b"".join(found)
+
+    def event(self, iteration: int, summary: bytes) -> bytes:
+        """Return the record of an event."""
+        event = Event(wall_time=self.clock.time(iteration), step=iteration).SerializeToString()
+        return _record(event + bytes([_SUMMARY]) + _varint(len(summary)) + summary)
+
+    def _histograms(self, connection: Any, columns: Columns) -> Iterator[bytes]:
+        """Yield histograms with the recorded bins, and the exact sums where figures tell them."""
+        for session, iteration, parameter, name, quantity, low, high, counts in zip(*columns):
+            row = (session, iteration, parameter, quantity)
+            sums = connection.execute(_SUMS, row).fetchall()
+            value = Summary.Value(
+                tag=f"{quantity}/{name}",
+                histo=_histogram(low, high, json.loads(counts), *(sums[0] if sums else ())),
+            )
+            yield self.event(iteration, Summary(value=[value]).SerializeToString())
+
+
+_SUMS = (
+    "SELECT f.mean * p.count, f.l2 * f.l2 FROM figures f JOIN parameters p"
+    " USING (session, parameter)"
+    " WHERE session = ? AND iteration = ? AND parameter = ? AND quantity = ?"
+)
+
+
+def _of_run(own: Tuple[Any, ...]) -> List[str]:
+    return list(_TAGS.values())
+
+
+def _of_updates(own: Tuple[Any, ...]) -> List[str]:
+    return [tag for name in own[1] for tag in (f"local_rate/{name}", f"update_to_data/{name}")]
+
+
+def _of_figures(own: Tuple[Any, ...]) -> List[str]:
+    _, names, quantities = own
+    return [f"{q}_{figure}/{name}" for name, q in zip(names, quantities) for figure in FIGURES]
+
+
+# By table: what its scalars are called, and its first column of them.
+_SCALARS: Dict[str, Tuple[Callable[[Tuple[Any, ...]], List[str]], int]] = {
+    "iterations": (_of_run, 2),
+    "updates": (_of_updates, 4),
+    "figures": (_of_figures, 5),
+}
+
+
+_WIDTHS = {"iterations": len(_TAGS), "updates": 2, "figures": len(FIGURES)}
+
+
+def _histogram(
+    low: float,
+    high: float,
+    bins: List[int],
+    total: Optional[float] = None,
+    squares: Optional[float] = None,
+) -> Any:
+    width = (high - low) / len(bins)
+    edges = [low + width * (index + 1) for index in range(len(bins) - 1)] + [high]
+    return HistogramProto(
+        min=low,
+        max=high,
+        num=sum(bins),
+        sum=_sum(bins, edges, width, 1) if total is None else total,
+        sum_squares=_sum(bins, edges, width, 2) if squares is None else squares,
+        # The first bin of an event file reaches from minus infinity to its limit.
+        bucket_limit=[low, *edges],
+        bucket=[0.0, *map(float, bins)],
     )
-    for iteration, quantity, name, low, high, counts, total, squares in store.query(sql):
-        bins = json.loads(counts)
-        width = (high - low) / len(bins)
-        edges = [low + width * (index + 1) for index in range(len(bins) - 1)] + [high]
-        histo = HistogramProto(
-            min=low,
-            max=high,
-            num=sum(bins),
-            sum=_sum(bins, edges, width, 1) if total is None else total,
-            sum_squares=_sum(bins, edges, width, 2) if squares is None else squares,
-            # The first bin of an event file reaches from minus infinity to its limit.
-            bucket_limit=[low, *edges],
-            bucket=[0.0, *map(float, bins)],
-        )
-        yield iteration, Summary.Value(tag=f"{quantity}/{name}", histo=histo)
 
 
 def _sum(bins: Sequence[int], edges: Sequence[float], width: float, power: int) -> float:
