@@ -19,8 +19,8 @@ from caffe_pysgd.cli.options import Number
 def watch(run: Path, once: bool, interval: float) -> None:
     """Show what a RUN records, live, while it trains in another terminal.
 
-    RUN is a run directory, or the audit in it; it need not be there yet. Ends when the run's
-    session has ended, and by Ctrl-C.
+    RUN is a run directory, or the audit in it; it need not be there yet. s sorts, / filters, Enter
+    shows a parameter's history, q quits; the last line lists the keys.
     """
     from caffe_pysgd.views.watch import watch as show
 

@@ -6,12 +6,12 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
+import numpy as np
 import pytest
 from helpers.audits import write_audit, write_sessions
 from helpers.failures import failure
@@ -19,8 +19,8 @@ from helpers.nets import write_solver
 from helpers.places import BIN
 
 from caffe_pysgd.audit.store import Store
-from caffe_pysgd.views.watch import Pace, read
-from caffe_pysgd.views.watch.frame import bar, sparkline
+from caffe_pysgd.views.watch.frame import bar, curve, sparkline
+from caffe_pysgd.views.watch.reading import LOSS_POINTS, Pace, read
 
 TERMINAL = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 
@@ -28,11 +28,12 @@ TERMINAL = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 class Watching:
     """``caffe-pysgd watch`` under a pseudo-terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, **environment: str) -> None:
         main, its = pty.openpty()
         command = [str(BIN / "caffe-pysgd"), "watch", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=its, stdout=its, stderr=its, env={**os.environ, **TERMINAL},
+            command, stdin=its, stdout=its, stderr=its,
+            env={**os.environ, **TERMINAL, **environment},
             start_new_session=True, preexec_fn=lambda: os.close(main),
         )  # fmt: skip
         os.close(its)
@@ -45,6 +46,9 @@ class Watching:
         while text not in self.seen:
             assert time.monotonic() < end, self.seen[-3000:]
             assert self._more(), self.seen[-3000:]
+
+    def press(self, key: str) -> None:
+        os.write(self._main, key.encode())
 
     def finish(self) -> int:
         """Read to the end; return the exit code."""
@@ -64,7 +68,7 @@ class Watching:
             data = os.read(self._main, 65536)
         except OSError:  # the other end is closed
             return False
-        self.seen += re.sub(r"\x1b\[[0-9;]*m", "", data.decode())
+        self.seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", data.decode(errors="replace"))
         return bool(data)
 
 
@@ -72,8 +76,8 @@ class Watching:
 def watching() -> Iterator[Callable[..., Watching]]:
     started: List[Watching] = []
 
-    def start(*arguments: str) -> Watching:
-        started.append(Watching(*arguments))
+    def start(*arguments: str, **environment: str) -> Watching:
+        started.append(Watching(*arguments, **environment))
         return started[-1]
 
     yield start
@@ -93,40 +97,32 @@ def test_a_training_is_watched_from_before_its_begin_to_its_end(
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as training:  # fmt: skip
         screen.until("of 400 updates")
-        screen.until("iterations/s")
-        screen.until("the session ended at")
-        assert screen.finish() == 0
+        screen.until("the session has ended")
         assert training.wait(60) == 0
-    assert screen.seen.rstrip().endswith("\x1b[?25h")  # the cursor is back
-    counts = [int(count) for count in re.findall(r"(\d+) of 400 updates", screen.seen)]
-    assert counts == sorted(counts) and counts[-1] == 400 and len(set(counts)) > 2
-    last = screen.seen[screen.seen.rindex("400 of 400 updates") :]
     with Store(Path("run")) as store:
-        assert f"{store.series('loss')[1][-1]:.6g}" in last
-        assert f"{store.series('gradient_l2')[1][-1]:.6g}" in last
-        for parameter in store.parameters():
-            assert f"{store.updates(parameter.parameter, 'ratio')[1][-1]:.4g}" in last
-        for (_, output), (_, values) in store.tests().items():
-            assert re.search(rf"test {re.escape(output)} +{values[-1]:.6g} +at iteration 400", last)
-
-
-def test_ctrl_c_ends_it_cleanly(workdir: Path, watching: Callable[..., Watching]) -> None:
-    write_audit(Path("audit.sqlite"), 5, ended=None)
-    screen = watching("audit.sqlite", "--interval", "0.1")
-    screen.until("Ctrl-C ends this")
-    os.killpg(screen.process.pid, signal.SIGINT)
+        screen.until(f"{store.updates(0, 'ratio')[1][-1]:.3g}")
+    screen.press("q")
     assert screen.finish() == 0
     assert "Traceback" not in screen.seen
-    assert screen.seen.rstrip().endswith("\x1b[?25h")
 
 
-def test_a_writer_that_was_killed_is_told_from_one_that_works(
+def test_what_is_no_audit_ends_it_with_one_line(
     workdir: Path, watching: Callable[..., Watching]
 ) -> None:
-    write_audit(Path("audit.sqlite"), 5, ended=None)
-    screen = watching("audit.sqlite", "--interval", "0.2")
-    screen.until("nothing new for 0:00:0")
-    assert screen.process.poll() is None
+    Path("text.sqlite").write_text("not a database, but long enough to look at" * 30)
+    screen = watching("text.sqlite")
+    assert screen.finish() == 2
+    assert "cannot be read as an audit" in screen.seen and "Traceback" not in screen.seen
+
+
+def test_without_textual_the_extra_is_named(
+    workdir: Path, watching: Callable[..., Watching]
+) -> None:
+    write_audit(Path("audit.sqlite"), 5)
+    Path("textual.py").write_text("raise ImportError('not here')\n")
+    screen = watching("audit.sqlite", PYTHONPATH=str(workdir))
+    assert screen.finish() == 2
+    assert "pip install 'caffe-pysgd[watch]'" in " ".join(screen.seen.split())
 
 
 def test_one_frame_says_what_the_audit_says(cli: Callable, workdir: Path) -> None:
@@ -182,9 +178,11 @@ def test_the_pace_is_that_of_the_clock() -> None:
 
 def test_small_drawings(workdir: Path) -> None:
     with Store(write_audit(workdir / "audit.sqlite", 100)) as store:
-        assert len(read(store).losses) <= 50
+        assert 0 < len(read(store).losses) <= LOSS_POINTS
         drawn = sparkline(read(store).losses)
     assert drawn[0] == "█" and "▁" in drawn
     assert [bar(ratio) for ratio in (None, 0.0, 1e-6, 1e-3, 1.0, 5.0)] == [
         "", "", "", "█" * 6, "█" * 12, "█" * 12,
     ]  # fmt: skip
+    drawn_curve = curve(np.array([1.0, 2.0, 3.0, np.nan]), 14, 2)
+    assert drawn_curve == ["       3   ▁█ ", "       1  ▁██ "]

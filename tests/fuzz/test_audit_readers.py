@@ -45,7 +45,7 @@ VALUES = [
 def shown(path: Path) -> None:
     with open_audit(path) as store:
         if store.sessions():
-            Console(file=io.StringIO(), width=80).print(frame(read(store), 24, None, None))
+            Console(file=io.StringIO(), width=80).print(frame(read(store), 24))
 
 
 def explained(path: Path) -> None:

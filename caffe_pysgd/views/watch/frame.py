@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
 import numpy as np
@@ -13,34 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from caffe_pysgd.views.watch import ParameterNow, Reading
+    from caffe_pysgd.views.watch.reading import ParameterNow, Reading
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR, _LOWEST, _HIGHEST = 12, -6.0, 0.0  # characters, and powers of ten, of a ratio's bar
 _OTHER_LINES = 13
+_SPARKS = 40
 _STILL = 5.0  # seconds without anything new after which it is said
 
 
-def waiting_frame(run: Path) -> RenderableType:
-    """Return what is shown before there is an audit."""
-    return Text(f"waiting for an audit in {run} (Ctrl-C ends this)", style="dim")
-
-
-def frame(
-    reading: Reading, height: int, speed: Optional[float], still: Optional[float]
-) -> RenderableType:
+def frame(reading: Reading, height: int) -> RenderableType:
     """Return a reading as text.
 
     Args:
         reading: what to draw.
         height: of the terminal, in lines; parameters that do not fit are left out, and counted.
-        speed: iterations a second by the clock, if known; else the recorded times tell.
-        still: for how many seconds nothing new was recorded.
     """
     parts: List[RenderableType] = [
         _heading(reading),
-        _progress(reading, speed),
+        progress(reading, reading.speed),
         Text(),
         _run(reading),
     ]
@@ -48,7 +39,7 @@ def frame(
         parts += [Text(), _table(reading, max(3, height - _OTHER_LINES))]
     for alarm in reading.alarms[-3:]:
         parts.append(Text(f"! {alarm}", style="bold red"))
-    return Group(*parts, _status(reading, still))
+    return Group(*parts, Text(status(reading, None), style="green"))
 
 
 def _heading(reading: Reading) -> Text:
@@ -57,8 +48,8 @@ def _heading(reading: Reading) -> Text:
     return text.append(session, style="dim")
 
 
-def _progress(reading: Reading, speed: Optional[float]) -> RenderableType:
-    speed = speed or reading.speed
+def progress(reading: Reading, speed: Optional[float]) -> RenderableType:
+    """Return how far a run is, at which speed, and how long it still takes."""
     row = Table.grid(padding=(0, 2))
     total = reading.max_iter
     count = f"{reading.done:,} of {total:,} updates" if total else f"{reading.done:,} updates"
@@ -79,7 +70,9 @@ def _run(reading: Reading) -> RenderableType:
         rows.add_row(Text("nothing recorded yet", style="dim"))
         return rows
     loss = _pair(last, "loss", "smoothed_loss", "averaged")
-    rows.add_row(Text("loss", style="dim"), _joined(loss, sparkline(reading.losses)))
+    every = max(1, -(-len(reading.losses) // _SPARKS))
+    drawn = sparkline(reading.losses[::-every][::-1])
+    rows.add_row(Text("loss", style="dim"), _joined(loss, drawn))
     rows.add_row(Text("rate", style="dim"), number(last["rate"]))
     clip = last["clip_factor"]
     norm = number(last["gradient_l2"]) + (f"   clipped by {number(clip)}" if clip else "")
@@ -125,12 +118,13 @@ def _norm(one: ParameterNow, quantity: str) -> str:
     return number(one.figures[quantity]["l2"], 4) if quantity in one.figures else "-"
 
 
-def _status(reading: Reading, still: Optional[float]) -> Text:
+def status(reading: Reading, still: Optional[float]) -> str:
+    """Return whether a session has ended, or for how long nothing new was recorded."""
     if reading.ended:
-        return Text(f"the session ended at {reading.ended}", style="green")
+        return f"the session ended at {reading.ended}"
     if still is not None and still > _STILL:
-        return Text(f"nothing new for {_clock(still)}; Ctrl-C ends this", style="yellow")
-    return Text("Ctrl-C ends this" if still is not None else "", style="dim")
+        return f"nothing new for {_clock(still)}"
+    return ""
 
 
 def sparkline(values: np.ndarray) -> str:
@@ -146,12 +140,43 @@ def sparkline(values: np.ndarray) -> str:
     )
 
 
-def bar(ratio: Optional[float]) -> str:
+def curve(values: np.ndarray, width: int, height: int) -> List[str]:
+    """Return values as lines of blocks, the lowest and the highest written beside them.
+
+    Logarithmic where all are positive and reach over two powers of ten or more.
+    """
+    finite = values[np.isfinite(values)]
+    width = max(4, width - 10)
+    if not finite.size:
+        return ["nothing recorded yet"]
+    ends = [number(float(finite.max()), 3), number(float(finite.min()), 3)]
+    if finite.min() > 0 and finite.max() > 100 * finite.min():
+        with np.errstate(invalid="ignore"):
+            values = np.log10(values)
+    values = values[np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)]
+    values = np.repeat(values, max(1, width // len(values)))
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min()), float(finite.max())
+    span = high - low or 1.0
+    eighths = [
+        1 + round((value - low) / span * (height * 8 - 1)) if math.isfinite(value) else 0
+        for value in values.tolist()
+    ]
+    lines = []
+    for row in range(height):
+        label = ends[0] if row == 0 else ends[1] if row == height - 1 else ""
+        base = 8 * (height - 1 - row)
+        cells = ((" " + _BLOCKS)[min(8, max(0, full - base))] for full in eighths)
+        lines.append(f"{label:>8}  {''.join(cells)}")
+    return lines
+
+
+def bar(ratio: Optional[float], width: int = _BAR) -> str:
     """Return a ratio as a bar, on a logarithmic scale from 1e-6 to 1."""
     if not ratio or not math.isfinite(ratio):
         return ""
     part = (math.log10(ratio) - _LOWEST) / (_HIGHEST - _LOWEST)
-    eighths = round(min(1.0, max(0.0, part)) * _BAR * 8)
+    eighths = round(min(1.0, max(0.0, part)) * width * 8)
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
