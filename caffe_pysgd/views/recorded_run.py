@@ -11,7 +11,13 @@ from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.display import html_table
 from caffe_pysgd.errors import SettingError, UserError, one_of
-from caffe_pysgd.views.export.tables import exported_tables
+from caffe_pysgd.views.export.tables import (
+    EVERYTHING,
+    Columns,
+    Source,
+    columns_of,
+    exported_tables,
+)
 from caffe_pysgd.views.report import write_report
 
 
@@ -72,8 +78,11 @@ class RecordedRun:
         if table not in tables:
             raise SettingError("table", table, one_of(tables, table))
         pandas = _needed("pandas")
+        parts: List[Columns] = []
         with open_audit(self.path) as store:
-            rows = store.query(tables[table].sql)
+            source = Source(store, EVERYTHING)
+            source.write([tables[table]], columns_of, lambda _, each: parts.extend(each))
+        rows = [row for columns in parts for row in zip(*columns)]
         frame = pandas.DataFrame(rows, columns=tables[table].columns)
         return frame.set_index("iteration") if table == "iterations" else frame
 

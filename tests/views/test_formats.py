@@ -216,6 +216,8 @@ SELECTED = Selection(parameters=("conv1/*", "ip1/1"), quantities=("gradient", "d
 
 
 def test_parameters_quantities_and_iterations_can_be_chosen(audit: Path, workdir: Path) -> None:
+    import pyarrow.parquet
+
     told: List[Any] = []
     files = export(
         audit, "parquet", workdir / "out", SELECTED, lambda *progress: told.append(progress)
