@@ -77,7 +77,7 @@ def train(
     """
     from caffe_pysgd.audit.plan import plan_audit, size_warning, write_manifest
     from caffe_pysgd.files import lock_folder
-    from caffe_pysgd.hosts.in_net.convert import neutral_count, write_neutral_state
+    from caffe_pysgd.hosts.in_net.convert import is_neutral, write_neutral_state
     from caffe_pysgd.hosts.in_net.inject import write_injected
     from caffe_pysgd.hosts.ranks.launch import (
         mpi_command,
@@ -132,8 +132,7 @@ def train(
     started = run.with_solver(weights=weights) if weights else run
     write_manifest(replace(started, snapshot=snapshot or ""), audit)
     settings = run.settings(registered)
-    if state and len(state.history) != neutral_count(run, settings):
-        # It was taken with another snapshot_format or debug_info: what Caffe keeps has changed.
+    if state and not is_neutral(state, run, settings):
         suffix = ".h5" if registered and is_hdf5(state.learned_net) else ""
         snapshot = str(directory / f"resume.solverstate{suffix}")
         write_neutral_state(Path(snapshot), run, settings, state)

@@ -63,6 +63,7 @@ class SolverState:
         current_step: the step of lr_policy ``step`` and ``multistep``.
         learned_net: the model file that belongs to it, as Caffe will look it up.
         history: one flat float32 array per history blob, in the solver's order.
+        shapes: how each is stored, where it was read: Caffe takes an HDF5 blob of no other shape.
         minimum_loss, iter_last_event: what lr_policy ``plateau`` has seen of the loss, as the forks
             of Caffe that have it write it.
         rule, names: the update rule and what the history blobs are, if caffe-pysgd wrote it;
@@ -77,6 +78,7 @@ class SolverState:
     names: Tuple[str, ...] = ()
     minimum_loss: np.float32 = _NO_LOSS
     iter_last_event: int = 0
+    shapes: Tuple[Tuple[int, ...], ...] = ()
 
 
 def read_model(path: Path) -> Model:
@@ -161,7 +163,8 @@ def _solver_state(
         kept, rest = kept[: len(names)], kept[len(names) :]
         if any(values.tolist() != [0] for values in rest):
             raise _not_a(path, _STATE)
-    return SolverState(iteration, current_step, Path(learned_net), kept, rule, names)
+    shapes = tuple(values.shape for values in history)
+    return SolverState(iteration, current_step, Path(learned_net), kept, rule, names, shapes=shapes)
 
 
 def write_solver_state(path: Path, state: SolverState, shapes: Sequence[Tuple[int, ...]]) -> None:

@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
+import h5py
+import numpy as np
 import pytest
 from helpers.failures import failure_in_log
 from helpers.nets import NETS, RULES_OF_CAFFE, SMALL, STAGED, write_solver
 from helpers.runs import Both, assert_same_bits, break_hook, caffe_train, losses
 
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.snapshots import read_model
 
 FORMATS: Dict[str, Dict[str, Any]] = {
     "binary": {},
@@ -231,3 +234,23 @@ def test_the_model_holds_the_weights_once_and_the_state(workdir: Path) -> None:
     stock, ours = (p.parent / "snap_iter_20.caffemodel" for p in (both.stock, both.ours))
     weights = stock.stat().st_size
     assert 1.9 * 1514 * 4 < ours.stat().st_size < 2.2 * weights + 4000
+
+
+def test_a_history_of_another_shape_does_not_end_caffe(cli: Any, workdir: Path) -> None:
+    """Caffe aborts over an HDF5 blob whose shape is not its own, though it holds as many values."""
+    solver = write_solver(workdir, max_iter=4, snapshot=2, snapshot_format="HDF5")
+    assert cli("train", solver).returncode == 0
+    state, last = workdir / "solver_iter_2.solverstate.h5", workdir / "solver_iter_4.caffemodel.h5"
+    weights = []
+    for damage in (False, True):
+        with h5py.File(state, "r+") as file:
+            history = file["history"]
+            number = next(name for name in history if history[name].ndim > 1)
+            flat = np.array(history[number]).ravel()
+            if damage:
+                del history[number]
+                history[number] = flat
+        resumed = cli("train", solver, "--snapshot", state)
+        assert resumed.returncode == 0, resumed.stderr[-2000:]
+        weights.append({k: [b.tobytes() for b in v] for k, v in read_model(last).items()})
+    assert weights[0] == weights[1]

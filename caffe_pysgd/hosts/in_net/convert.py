@@ -92,9 +92,15 @@ def to_in_net(snapshot: Path, run: Run, prefix: Path) -> Path:
     return state
 
 
-def neutral_count(run: Run, settings: UpdateSettings) -> int:
-    """Return how many history blobs the neutral solver of an injected net keeps."""
-    return len(_neutral_shapes(run, settings))
+def is_neutral(state: SolverState, run: Run, settings: UpdateSettings) -> bool:
+    """Return whether the neutral solver of an injected net can take a state as it is.
+
+    Where it was taken with another snapshot_format or debug_info, what Caffe keeps has changed.
+    """
+    wanted: List[Tuple[int, ...]] = _neutral_shapes(run, settings)
+    if not is_hdf5(state.learned_net):
+        wanted = [(math.prod(shape),) for shape in wanted]
+    return list(state.shapes) == wanted
 
 
 def write_neutral_state(path: Path, run: Run, settings: UpdateSettings, state: SolverState) -> None:
