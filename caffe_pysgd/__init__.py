@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, List
 
+from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    from caffe_pysgd.stock import pycaffe
-
     if name == "__all__":  # what `from caffe_pysgd import *` gives: pycaffe's names, and ours
         return sorted({*_MODULES, *(n for n in vars(pycaffe.package()) if not n.startswith("_"))})
     if name.startswith("_") and name != "_caffe":

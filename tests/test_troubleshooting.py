@@ -126,6 +126,13 @@ def diverged() -> str:
     return said(solver.step, 1)
 
 
+def a_misspelling() -> str:
+    solver = caffe_pysgd.SGDSolver("solver.prototxt")
+    with pytest.warns(UserWarning) as warned:
+        solver.momentm = 1
+    return str(warned[0].message)
+
+
 def no_audit() -> str:
     Path("d").mkdir()
     Path("d/audit.sqlite").write_text("no audit")
@@ -158,9 +165,7 @@ CASES: Dict[str, Callable[[], str]] = {
     "…: would be replaced": a_foreign_file,
     "…: Caffe has no rule": nothing_to_compare_with,
     "…: … of … values of the gradient": diverged,
-    "… has no attribute 'momentm'": lambda: said(
-        setattr, caffe_pysgd.SGDSolver("solver.prototxt"), "momentm", 1
-    ),
+    "… has no setting 'momentm'": a_misspelling,
     "…: there is no such file; give an audit": lambda: said(caffe_pysgd.open_run, "no"),
     "…: cannot be read as an audit": no_audit,
 }

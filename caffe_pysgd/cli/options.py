@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, Tuple
 import click
 
 from caffe_pysgd.errors import SettingError, UserError
-from caffe_pysgd.update.plugins import NO_USER_CODE
+from caffe_pysgd.user_code import NO_USER_CODE
 
 _INT32 = 2**31 - 1  # what Caffe counts in an int
 _MOST_RANKS = 4096

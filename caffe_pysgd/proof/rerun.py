@@ -44,7 +44,7 @@ from caffe_pysgd.stock.snapshots import SolverState, read_model
 from caffe_pysgd.stock.solver_file import replace_train_net
 from caffe_pysgd.stock.writers import include_test_nets, opened_to_write, silence_writers
 from caffe_pysgd.update import HyperParameters
-from caffe_pysgd.update.plugins import no_user_code, why_no_user_code
+from caffe_pysgd.user_code import no_user_code, why_no_user_code
 
 ALLOW = "--allow-user-code"
 

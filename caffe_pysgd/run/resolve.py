@@ -25,7 +25,7 @@ from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.solver_file import read_solver, read_train_net, set_field, train_state
 from caffe_pysgd.update import NATIVE_RULES, HyperParameters, check, find_rule, make_rule
-from caffe_pysgd.update.plugins import why_no_user_code
+from caffe_pysgd.user_code import why_no_user_code
 
 
 def resolve(

@@ -244,7 +244,7 @@ def test_doctor_names_what_is_broken_and_the_mend(cli: Any, broken: tuple[str, s
     assert failure(process).startswith(f"{subject}: ")
     assert f"\nFAIL {subject}" in process.stdout
     assert "training can run" not in process.stdout
-    assert "constraints.txt" in process.stderr or "uninstall it" in process.stderr
+    assert "docs/install.md" in process.stderr or "uninstall it" in process.stderr
 
 
 def test_a_command_that_cannot_run_there_says_so_in_one_line(

@@ -38,7 +38,7 @@ def read(directory: Path, text: str) -> Configuration:
         ("solvr: s", ": solvr: unknown key; did you mean 'solver'?"),
         (
             "net: n\nbase_lr: 0.1",
-            ": net: unknown key; expected one of solver, run_dir, update, snapshots, audit",
+            ": net: unknown key; expected one of solver, run_dir, update, snapshots, audit, ranks",
         ),
         ("{}", ": solver: is missing"),
         ("", ": got None; expected a mapping with the key 'solver'"),

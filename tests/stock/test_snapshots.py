@@ -11,9 +11,9 @@ import pytest
 from helpers.failures import refusal_of_file
 from helpers.nets import DATA, NETS, SMALL, write_solver
 
-from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock import pycaffe, wire
 from caffe_pysgd.stock.helper import Outcome
-from caffe_pysgd.stock.snapshots import _field, read_model, read_solver_state
+from caffe_pysgd.stock.snapshots import read_model, read_solver_state
 
 MODEL, STATE = "model (.caffemodel)", "solver state (.solverstate)"
 
@@ -159,7 +159,7 @@ def test_a_file_that_once_ended_caffe_is_refused(tmp_path: Path, kind: str, fiel
 def test_a_note_that_is_none_or_too_short_is_refused(tmp_path: Path, note: bytes) -> None:
     path = tmp_path / "snapshot"
     state = pycaffe.messages().SolverState(iter=1, history=[BLOB, BLOB])
-    path.write_bytes(state.SerializeToString() + _field(2000, note))
+    path.write_bytes(state.SerializeToString() + wire.field(2000, note))
     assert "is not a complete Caffe" in refusal_of_file(read_solver_state, path)
 
 

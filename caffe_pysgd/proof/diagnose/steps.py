@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, List
 
 from caffe_pysgd.errors import SettingError, UserError, nearest
 from caffe_pysgd.proof.diagnose.lockstep import Step
-from caffe_pysgd.update.plugins import why_no_user_code
+from caffe_pysgd.user_code import why_no_user_code
 
 UserStep = Callable[..., Any]
 

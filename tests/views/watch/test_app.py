@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Awaitable, Callable, List
 
@@ -56,7 +57,9 @@ def seen(run: Path, look: Callable[[Screen], Awaitable[None]], size: Any = (80, 
             await screen.press()
             await look(screen)
 
-    asyncio.run(open_and_look())
+    # In a thread: a browser of another test may have a loop of its own in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, open_and_look()).result()
 
 
 def test_all_of_it_can_be_read_at_80_columns(large: Path) -> None:
