@@ -40,8 +40,8 @@ def inject(
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.hosts.in_net.inject import write_injected
     from caffe_pysgd.run.outputs import own_folder
+    from caffe_pysgd.run.own_snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
     from caffe_pysgd.run.resolve import resolve
-    from caffe_pysgd.run.snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
 
     run = resolve(source, iterations, level, stages_of(stage), run_dir)
     if run.configuration.run_dir is None:

@@ -66,8 +66,8 @@ def solve(
     from caffe_pysgd.hosts.audience import LastSnapshot, stopped_line
     from caffe_pysgd.hosts.ranks.launch import as_rank
     from caffe_pysgd.hosts.solver import Action, Solver
+    from caffe_pysgd.run.own_snapshots import chosen_snapshot
     from caffe_pysgd.run.resolve import resolve
-    from caffe_pysgd.run.snapshots import chosen_snapshot
     from caffe_pysgd.run.start import check_native_snapshot, start_from
     from caffe_pysgd.stock import pycaffe
 
@@ -115,7 +115,7 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     from caffe_pysgd.audit.plan import plan_audit, size_warning, write_manifest
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.run.outputs import own_folder
-    from caffe_pysgd.run.snapshots import clear_prefix, make_snapshot_folder
+    from caffe_pysgd.run.own_snapshots import clear_prefix, make_snapshot_folder
 
     directory = own_folder(run.directory)
     audit = plan_audit(run, directory, always=True)

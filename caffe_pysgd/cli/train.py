@@ -89,13 +89,13 @@ def train(
         write_ranks,
     )
     from caffe_pysgd.run.outputs import own_folder
-    from caffe_pysgd.run.resolve import resolve
-    from caffe_pysgd.run.snapshots import (
+    from caffe_pysgd.run.own_snapshots import (
         chosen_snapshot,
         clear_prefix,
         make_snapshot_folder,
         refuse_unfit_for_hdf5,
     )
+    from caffe_pysgd.run.resolve import resolve
     from caffe_pysgd.run.start import check_snapshot, check_weights
     from caffe_pysgd.stock import pycaffe
     from caffe_pysgd.stock.snapshots import is_hdf5

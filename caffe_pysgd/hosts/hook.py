@@ -24,9 +24,9 @@ from caffe_pysgd.hosts.hook_loop import CaffesLoop
 from caffe_pysgd.hosts.memory import Memory, never_free
 from caffe_pysgd.hosts.showing import solver_html, solver_line
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
+from caffe_pysgd.run.own_snapshots import Claim, chosen_snapshot, make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.snapshots import Claim, chosen_snapshot, make_snapshot_folder
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import SolverState, write_solver_state

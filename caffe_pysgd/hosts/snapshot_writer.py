@@ -9,8 +9,8 @@ from typing import Tuple
 import numpy as np
 
 from caffe_pysgd.files import replacing
+from caffe_pysgd.run.own_snapshots import refuse_unfit_for_hdf5
 from caffe_pysgd.run.run import Run
-from caffe_pysgd.run.snapshots import refuse_unfit_for_hdf5
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.snapshots import SolverState, add_diffs, snapshot_names, write_solver_state

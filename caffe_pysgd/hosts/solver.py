@@ -38,10 +38,10 @@ from caffe_pysgd.hosts.ranks.ranks import Ranks
 from caffe_pysgd.hosts.showing import History, solver_html, solver_line
 from caffe_pysgd.hosts.snapshot_writer import adopt_state, write_snapshot
 from caffe_pysgd.hosts.training_bar import training_bar
+from caffe_pysgd.run.own_snapshots import Claim, chosen_snapshot, make_snapshot_folder
 from caffe_pysgd.run.resolve import with_parameters_of
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
-from caffe_pysgd.run.snapshots import Claim, chosen_snapshot, make_snapshot_folder
 from caffe_pysgd.run.start import check_native_snapshot
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.protocols import Net
