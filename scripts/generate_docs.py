@@ -163,7 +163,13 @@ def _kind(hints: Sequence[Any]) -> str:
     if hint is int:
         lowest = max((c.ge for c in constraints if getattr(c, "ge", None) is not None), default=0)
         return _range("whole number", lowest, None)
-    words: Dict[Any, str] = {float: "number", bool: "true or false", str: "text", Path: "path"}
+    words: Dict[Any, str] = {
+        float: "number",
+        bool: "true or false",
+        str: "text",
+        Path: "path",
+        Any: "value",
+    }
     return words.get(hint, "mapping")
 
 

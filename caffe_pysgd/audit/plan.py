@@ -120,14 +120,15 @@ def recorded_iterations(audit: AuditSettings) -> int:
     return count
 
 
-def write_manifest(run: Run, audit: Optional[AuditSettings]) -> None:
-    """Write down what is known of a run, for a recorder in another process.
+def write_manifest(run: Run, audit: Optional[AuditSettings], host: str) -> None:
+    """Write down what is known of a run, for people and for a recorder in another process.
 
     Raises:
         UserError: it cannot be written.
     """
     if audit is not None:
-        write_json(Path(audit.manifest), statement(run))
+        known = {**statement(run), "host": host, **manifest.surroundings()}
+        write_json(Path(audit.manifest), known)
 
 
 def statement(run: Run) -> Dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import click
 
 from caffe_pysgd.cli.options import (
     net_state_options,
     no_user_code_option,
+    set_options,
     source_argument,
     stages_of,
 )
@@ -22,9 +23,17 @@ _FILE = click.Path(path_type=Path)
 @source_argument
 @click.argument("output", metavar="OUTPUT", type=_FILE)
 @click.option("--snapshot", metavar="S", type=_FILE, help="The .solverstate to convert.")
+@set_options
 @net_state_options
 @no_user_code_option
-def convert(source: Path, output: Path, snapshot: Optional[Path], level: int, stage: str) -> None:
+def convert(
+    source: Path,
+    output: Path,
+    snapshot: Optional[Path],
+    changes: Tuple[str, ...],
+    level: int,
+    stage: str,
+) -> None:
     """Convert a snapshot of X between in-net and stock, or strip a model.
 
     \b
@@ -44,6 +53,6 @@ def convert(source: Path, output: Path, snapshot: Optional[Path], level: int, st
         strip(source, output)
         click.echo(output)
         return
-    run = resolve(source, level=level, stages=stages_of(stage))
+    run = resolve(source, level=level, stages=stages_of(stage), settings=changes)
     change = to_stock if is_in_net(snapshot) else to_in_net
     click.echo(change(snapshot, run, output))

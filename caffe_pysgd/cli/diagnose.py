@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import click
 
@@ -13,6 +13,7 @@ from caffe_pysgd.cli.options import (
     WholeNumber,
     json_option,
     net_state_options,
+    set_options,
     source_argument,
     stages_of,
 )
@@ -27,12 +28,14 @@ from caffe_pysgd.files import write_json
 @click.option("--iterations", metavar="N", type=WholeNumber(1), default=5, show_default=True,
               help="How many iterations to compare.")  # fmt: skip
 @json_option("Also write the verdict as JSON.")
+@set_options
 @net_state_options
 def diagnose(
     source: Path,
     named: str,
     iterations: int,
     json_path: Optional[Path],
+    changes: Tuple[str, ...],
     level: int,
     stage: str,
 ) -> None:
@@ -49,7 +52,7 @@ def diagnose(
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
     step = load_step(named)
-    run = resolve(source, level=level, stages=stages_of(stage))
+    run = resolve(source, level=level, stages=stages_of(stage), settings=changes)
     with training_bars() as bars:
         bar = TrainingBar(bars, "diagnose", 3 * iterations)  # native, by hand, and a check
         done = iter(range(1, 3 * iterations + 1))

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import click
 
@@ -16,6 +16,7 @@ from caffe_pysgd.cli.options import (
     net_state_options,
     no_user_code_option,
     run_dir_option,
+    set_options,
     source_argument,
     stages_of,
 )
@@ -26,10 +27,16 @@ from caffe_pysgd.errors import UserError
 @source_argument
 @run_dir_option
 @iterations_option
+@set_options
 @net_state_options
 @no_user_code_option
 def inject(
-    source: Path, run_dir: Optional[Path], iterations: Optional[int], level: int, stage: str
+    source: Path,
+    run_dir: Optional[Path],
+    iterations: Optional[int],
+    changes: Tuple[str, ...],
+    level: int,
+    stage: str,
 ) -> None:
     """Write X with the Python update injected; print the `caffe train` line that runs it.
 
@@ -42,8 +49,9 @@ def inject(
     from caffe_pysgd.run.outputs import own_folder
     from caffe_pysgd.run.own_snapshots import make_snapshot_folder, refuse_unfit_for_hdf5
     from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.resolved import write_resolved
 
-    run = resolve(source, iterations, level, stages_of(stage), run_dir)
+    run = resolve(source, iterations, level, stages_of(stage), changes, run_dir)
     if run.configuration.run_dir is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
     directory = own_folder(run.directory)
@@ -53,7 +61,8 @@ def inject(
     make_snapshot_folder(run)
     lock = lock_folder(directory)
     solver = write_injected(run, directory, audit=audit)
-    write_manifest(run, audit)
+    write_manifest(run, audit, "in-net")
+    write_resolved(run, directory)
     os.close(lock)
     command = ["caffe", "train", f"--solver={solver}", *net_state_flags(level, stage)]
     click.echo(_path_prefix() + shlex.join(command))

@@ -19,6 +19,7 @@ _COMMANDS = {
     "train": "Train with stock `caffe train`, the update in Python.",
     "solve": "Train with the whole loop in Python.",
     "verify": "Compare Python's update with the native solver's, bit by bit.",
+    "schedule": "Show the learning rates of a run before it starts.",
     "convert": "Convert snapshots between in-net and stock, or strip a model.",
     "audit": "Check, compare and replay what runs recorded.",
     "explain": "Show how one weight got its new value.",

@@ -131,6 +131,30 @@ run_dir_option = click.option(
 )
 
 
+def set_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--set`` and ``--seed``: what is given in the place of what X says."""
+
+    @functools.wraps(command)
+    def checked(changes: Tuple[str, ...], seed: Optional[int], **others: Any) -> Any:
+        if seed is not None:
+            changes += (f"solver.random_seed={seed}",)
+        return command(changes=changes, **others)
+
+    checked = click.option(
+        "--seed",
+        metavar="N",
+        type=click.IntRange(0, _INT32),
+        help="The same as --set solver.random_seed=N.",
+    )(checked)
+    return click.option(
+        "--set",
+        "changes",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="A key of the YAML, or solver.FIELD of the solver file, for this run; repeatable.",
+    )(checked)
+
+
 def json_option(help: str, metavar: str = "FILE") -> Callable[..., Any]:
     """Return ``--json``, for what a command found, as plain values."""
     kind = click.Path(path_type=Path)

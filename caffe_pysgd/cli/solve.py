@@ -7,7 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Tuple
 
 import click
 
@@ -19,6 +19,7 @@ from caffe_pysgd.cli.options import (
     no_user_code_option,
     overwrite_option,
     run_dir_option,
+    set_options,
     source_or_solver,
     stages_of,
     start_options,
@@ -42,6 +43,7 @@ _EFFECT = click.Choice(["none", "stop", "snapshot"])
 @click.option("--gpu", metavar="N", type=WholeNumber(0), help="Run on this GPU.")
 @click.option("--sigint_effect", type=_EFFECT, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECT, default="snapshot", help="What SIGHUP does.")
+@set_options
 @net_state_options
 @no_user_code_option
 def solve(
@@ -54,6 +56,7 @@ def solve(
     gpu: Optional[int],
     sigint_effect: str,
     sighup_effect: str,
+    changes: Tuple[str, ...],
     level: int,
     stage: str,
 ) -> None:
@@ -71,7 +74,7 @@ def solve(
     from caffe_pysgd.run.start import check_native_snapshot, start_from
     from caffe_pysgd.stock import pycaffe
 
-    run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
+    run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
     snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
     run, ranks = as_rank(run)
@@ -116,6 +119,7 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.run.outputs import own_folder
     from caffe_pysgd.run.own_snapshots import clear_prefix, make_snapshot_folder
+    from caffe_pysgd.run.resolved import write_resolved
 
     directory = own_folder(run.directory)
     audit = plan_audit(run, directory, always=True)
@@ -126,7 +130,8 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     lock_folder(directory)  # for as long as this process lives
     clear_prefix(run, snapshot)
     run.write_stock(directory)
-    write_manifest(run, audit)
+    write_manifest(run, audit, "solver")
+    write_resolved(run, directory)
     return audit
 
 

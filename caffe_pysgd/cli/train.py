@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import click
 
@@ -20,6 +20,7 @@ from caffe_pysgd.cli.options import (
     overwrite_option,
     ranks_option,
     run_dir_option,
+    set_options,
     source_or_solver,
     stages_of,
     start_options,
@@ -53,6 +54,7 @@ _BEHIND = f"{__name__}.behind the dashes"
 @click.option("--dry-run", is_flag=True, help="Write the files and print the command; do not run.")
 @start_options
 @overwrite_option
+@set_options
 @net_state_options
 @no_user_code_option
 @click.pass_context
@@ -66,6 +68,7 @@ def train(
     snapshot: Optional[str],
     weights: List[str],
     overwrite: bool,
+    changes: Tuple[str, ...],
     level: int,
     stage: str,
 ) -> None:
@@ -96,6 +99,7 @@ def train(
         refuse_unfit_for_hdf5,
     )
     from caffe_pysgd.run.resolve import resolve
+    from caffe_pysgd.run.resolved import write_resolved
     from caffe_pysgd.run.start import check_snapshot, check_weights
     from caffe_pysgd.stock import pycaffe
     from caffe_pysgd.stock.snapshots import is_hdf5
@@ -104,7 +108,7 @@ def train(
     arguments: List[str] = context.meta.get(_BEHIND, [])
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
-    run = resolve(source, iterations, level, stages_of(stage), run_dir, overwrite)
+    run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
     run = with_ranks(run, count_of(ranks)) if ranks else run
     directory = own_folder(run.directory)
     if "gpu" in map(_flag, arguments) or asks_for_gpu(run.solver):
@@ -130,7 +134,8 @@ def train(
         solvers = [write_injected(run, directory, registered, audit)]
     # In the manifest alone: caffe itself is told by its flags.
     started = run.with_solver(weights=weights) if weights else run
-    write_manifest(replace(started, snapshot=snapshot or ""), audit)
+    write_manifest(replace(started, snapshot=snapshot or ""), audit, "in-net")
+    write_resolved(run, directory)
     settings = run.settings(registered)
     if state and not is_neutral(state, run, settings):
         suffix = ".h5" if registered and is_hdf5(state.learned_net) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 import click
 
@@ -17,6 +17,7 @@ from caffe_pysgd.cli.options import (
     net_state_options,
     no_user_code_option,
     ranks_option,
+    set_options,
     source_argument,
     stages_of,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
               show_default=True, help="Where Python's update runs.")  # fmt: skip
 @json_option("Also write the comparison, parameter by parameter, as JSON.")
 @ranks_option("Compare two runs of N processes over MPI, and one process with all their batches.")
+@set_options
 @net_state_options
 @no_user_code_option
 def verify(
@@ -44,6 +46,7 @@ def verify(
     host: str,
     json_path: Optional[Path],
     ranks: Optional[str],
+    changes: Tuple[str, ...],
     level: int,
     stage: str,
 ) -> None:
@@ -66,7 +69,7 @@ def verify(
     from caffe_pysgd.run.resolve import resolve
     from caffe_pysgd.stock import pycaffe
 
-    run = resolve(source, iterations, level, stages_of(stage))
+    run = resolve(source, iterations, level, stages_of(stage), changes)
     if run.solver.max_iter < 1:
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
     flags = net_state_flags(level, stage)

@@ -172,7 +172,8 @@ class Retraining:
             configuration = {"solver": SOLVER, "update": self._update_options()}
             path = directory / "run.yaml"
             path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
-            module_path = str(Path(manifest["source"]).parent)
+            beside = str(Path(manifest["source"]).parent)
+            module_path = manifest["configuration"].get("module_path", beside)
             try:
                 with importing_from(module_path):
                     run = resolve(path, level=None)

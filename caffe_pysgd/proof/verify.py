@@ -95,7 +95,7 @@ def train_in_net(run: Run, directory: Path, flags: Sequence[str], progress: Prog
     run = run.with_solver(snapshot_prefix=str(directory / "snapshot"))
     audit = plan_audit(run, directory)
     solver = write_injected(run, directory, audit=audit)
-    write_manifest(run, audit)
+    write_manifest(run, audit, "in-net")
     return outcome_in_net(run, directory, _train(solver, flags, progress))
 
 

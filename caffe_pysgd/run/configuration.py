@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence
+from typing import (
+    Annotated,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Literal,
+    Mapping,
+    Optional,
+    Sequence,
+    get_args,
+)
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +29,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from caffe_pysgd.errors import SettingError, UserError, nearest
+from caffe_pysgd.run.overrides import apply_settings, expand_run_dir, read_merged
 from caffe_pysgd.run.settings import reaction_of
-from caffe_pysgd.run.yaml_file import is_yaml, read_yaml
 from caffe_pysgd.update import HyperParameters
 
 
@@ -35,11 +46,13 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]  # an int32 in caffe.proto
 Name = Annotated[str, Field(min_length=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of what a YAML may say: no other keys, no other types."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _HyperParameters(_Strict):
+class _HyperParameters(Strict):
     """The hyper-parameters that one parameter may have for itself, named as in caffe.proto."""
 
     base_lr: Optional[Real] = None
@@ -109,7 +122,7 @@ class UpdateOptions(_HyperParameters):
         return any(":" in name for name in names if name)
 
 
-class ProbeOptions(_Strict):
+class ProbeOptions(Strict):
     """One element of one parameter, of which the audit keeps every stage's value."""
 
     param: str
@@ -121,7 +134,7 @@ def _as_mapping(value: Any) -> Any:
     return {} if value is None or value is True else None if value is False else value
 
 
-class AuditOptions(_Strict):
+class AuditOptions(Strict):
     """What is recorded of the run."""
 
     every: Annotated[Count, Field(ge=1)] = 1
@@ -135,7 +148,7 @@ class AuditOptions(_Strict):
     on_nonfinite: Optional[Literal["raise", "skip", "record"]] = None  # of version 0.1
 
 
-class BestOptions(_Strict):
+class BestOptions(Strict):
     """By which score a snapshot is the best: one key of the two, and the name of a test output."""
 
     max: Optional[Name] = None
@@ -148,7 +161,7 @@ def _one_score(value: BestOptions) -> BestOptions:
     return value
 
 
-class SnapshotOptions(_Strict):
+class SnapshotOptions(Strict):
     """Where the run's snapshots go, and which of them stay."""
 
     prefix: Optional[Name] = None
@@ -157,7 +170,7 @@ class SnapshotOptions(_Strict):
     keep_best: Optional[Annotated[BestOptions, AfterValidator(_one_score)]] = None
 
 
-class RankOptions(_Strict):
+class RankOptions(Strict):
     """How several processes train together, over MPI."""
 
     count: Annotated[Count, Field(ge=1)] = 1
@@ -168,11 +181,18 @@ class RankOptions(_Strict):
     sources: Dict[str, List[str]] = {}
 
 
-class Configuration(_Strict):
-    """A run: the stock solver file, where its files go, the update, snapshots and the audit."""
+class Configuration(Strict):
+    """A run: the stock solver file, where its files go, the update, snapshots and the audit.
 
+    ``base`` is read by :func:`read_merged`, and ``module_path`` is always given once a file was
+    read: a folder, relative to the working directory.
+    """
+
+    base: Optional[Path] = Field(default=None, strict=False)
     solver: Path = Field(strict=False)
     run_dir: Optional[Path] = Field(default=None, strict=False)
+    module_path: Optional[Path] = Field(default=None, strict=False)
+    solver_overrides: Dict[str, Any] = {}
     update: UpdateOptions = UpdateOptions()
     snapshots: Annotated[SnapshotOptions, BeforeValidator(_as_mapping)] = SnapshotOptions()
     audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
@@ -191,10 +211,14 @@ class Configuration(_Strict):
         return said or reaction_of(self.audit.model_dump()) or "stop"
 
 
-def read_configuration(path: Path) -> Configuration:
+def read_configuration(path: Path, settings: Sequence[str] = ()) -> Configuration:
     """Return the configuration in a YAML file, or the one that a bare solver file stands for.
 
     Paths in a YAML are relative to the YAML.
+
+    Args:
+        path: the file.
+        settings: ``key=value``, each in the place of what the file says.
 
     Raises:
         UserError: the file cannot be read, or a key or value is not allowed; file, key, what was
@@ -202,26 +226,31 @@ def read_configuration(path: Path) -> Configuration:
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: there is no such file; give a solver.prototxt or a YAML")
-    if not is_yaml(path):
-        return Configuration(solver=path)
-    content = read_yaml(path)
+    content = read_merged(path)
+    apply_settings(content, settings)
+    return check_content(content, path)
+
+
+def check_content(content: Mapping[Any, Any], path: Path) -> Configuration:
+    """Return the configuration that a run's merged content comes to; see :func:`read_merged`.
+
+    Args:
+        content: as :func:`read_merged` returns it.
+        path: the file that is named in errors, and by which modules are looked for.
+
+    Raises:
+        UserError: as for :func:`read_configuration`.
+    """
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
-        # A misspelt key comes before the missing one that it was meant to be.
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        raise _explained(path, first) from error
-    beside: Dict[str, Any] = {"solver": path.parent / configuration.solver}
-    if not os.path.exists(beside["solver"]):
+        raise explained(path, error, Configuration) from error
+    if not os.path.exists(configuration.solver):
         problem = "there is no such file (a path in a YAML is relative to the YAML)"
-        raise SettingError("solver", str(beside["solver"]), problem=problem, where=path)
+        raise SettingError("solver", str(configuration.solver), problem=problem, where=path)
+    beside: Dict[str, Any] = {"module_path": configuration.module_path or path.parent}
     if configuration.run_dir is not None:
-        beside["run_dir"] = path.parent / configuration.run_dir
-    if configuration.snapshots.prefix is not None:
-        given = configuration.snapshots.prefix
-        # A / at its end makes it a folder; a Path has none.
-        prefix = f"{path.parent / given}{'/' if given.endswith('/') else ''}"
-        beside["snapshots"] = configuration.snapshots.model_copy(update={"prefix": prefix})
+        beside["run_dir"] = Path(expand_run_dir(str(configuration.run_dir), path))
     return configuration.model_copy(update=beside)
 
 
@@ -233,17 +262,26 @@ _EXPECTED = {
 }
 
 
-def _explained(path: Path, error: Any) -> UserError:
-    location: Sequence[Any] = error["loc"]
+def explained(where: object, error: ValidationError, model: Any) -> UserError:
+    """Return what is wrong in a YAML as one line.
+
+    Args:
+        where: the file.
+        error: what the model raised.
+        model: what the file was to be.
+    """
+    # A misspelt key comes before the missing one that it was meant to be.
+    first: Any = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    location: Sequence[Any] = first["loc"]
     key = _key(location)
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
         hint = nearest(str(location[-1]), known) or f"; expected one of {', '.join(known)}"
-        return UserError(f"{path}: {key}: unknown key{hint}")
-    if error["type"] == "missing":
-        return UserError(f"{path}: {key}: is missing")
-    expected = _EXPECTED.get(error["type"], error["msg"].replace("Input should be ", ""))
-    return SettingError(key, error["input"], expected, where=path)
+        return UserError(f"{where}: {key}: unknown key{hint}")
+    if first["type"] == "missing":
+        return UserError(f"{where}: {key}: is missing")
+    expected = _EXPECTED.get(first["type"], first["msg"].replace("Input should be ", ""))
+    return SettingError(key, first["input"], expected, where=where)
 
 
 def _key(location: Sequence[Any]) -> str:
@@ -257,17 +295,16 @@ def _key(location: Sequence[Any]) -> str:
     return key if len(key) <= 120 else f"{key[:120]}..."
 
 
-def _known_keys(location: Sequence[Any]) -> List[str]:
-    models = [_MODELS[part] for part in location if part in _MODELS]
-    return list((models or [Configuration])[-1].model_fields)
+def _known_keys(model: Any, location: Sequence[Any]) -> List[str]:
+    for part in location:
+        if part in model.model_fields:
+            model = next(_models(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
 
 
-_MODELS: Dict[Any, Any] = {
-    "update": UpdateOptions,
-    "params": ParameterGroup,
-    "snapshots": SnapshotOptions,
-    "keep_best": BestOptions,
-    "ranks": RankOptions,
-    "audit": AuditOptions,
-    "probes": ProbeOptions,
-}
+def _models(annotation: Any) -> Iterator[Any]:
+    """Yield the models in the annotation of a field."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

@@ -8,10 +8,11 @@ from typing import Callable, Dict
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.run.run import NET, ORIGIN, SOLVER
 
-MANIFEST, REPORT = "manifest.json", "report.html"
+MANIFEST, RESOLVED, REPORT = "manifest.json", "resolved.yaml", "report.html"
 
 _WRITTEN_HERE: Dict[str, Callable[[bytes], bool]] = {
     ".prototxt": lambda content: content.startswith(ORIGIN.encode()),
+    ".yaml": lambda content: content.startswith(ORIGIN.encode()),
     ".json": lambda content: b'"train_state"' in content and b'"hyperparameters"' in content,
     ".html": lambda content: b'name="generator" content="caffe-pysgd ' in content[:4096],
 }
@@ -37,7 +38,7 @@ def own_folder(directory: Path) -> Path:
     Raises:
         UserError: a file there that would be replaced is not of this program.
     """
-    for name in (SOLVER, NET, MANIFEST):
+    for name in (SOLVER, NET, MANIFEST, RESOLVED):
         refuse_foreign(directory / name)
     return directory
 
@@ -51,6 +52,6 @@ def inside(directory: Path, field: str, name: str, where: Path) -> Path:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
         raise SettingError(field, name, "a path inside the run directory", where=where)
-    if str(path) in (SOLVER, NET, MANIFEST, REPORT, "."):
+    if str(path) in (SOLVER, NET, MANIFEST, REPORT, RESOLVED, "."):
         raise SettingError(field, name, "another name, which the run does not use", where=where)
     return directory / path

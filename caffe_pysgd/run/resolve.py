@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def resolve(
     iterations: Optional[int] = None,
     level: Optional[int] = 0,
     stages: Tuple[str, ...] = (),
+    settings: Sequence[str] = (),
     run_dir: Optional[Path] = None,
     overwrite: bool = False,
     in_copy: bool = False,
@@ -44,6 +45,7 @@ def resolve(
         iterations: replaces ``max_iter``.
         level, stages: as given to ``caffe train``; a level of None stands for a solver in Python,
             which has no command line.
+        settings: ``key=value``, as given to ``--set``.
         run_dir: replaces the YAML's.
         overwrite: the run may replace the snapshots of an earlier one, whatever the YAML says.
         in_copy: the train net is built in a copy of this process, and not as by ``caffe train``;
@@ -52,19 +54,21 @@ def resolve(
     Raises:
         UserError: anything that would stop the run later.
     """
-    configuration = _as_told(read_configuration(source), run_dir, overwrite)
+    configuration = _as_told(read_configuration(source, settings), run_dir, overwrite)
     update = configuration.update
-    solver = read_solver(configuration.solver)
-    if is_yaml(source):
-        solver.snapshot_prefix = _own_prefix(source, configuration, solver.snapshot_prefix)
+    overrides = configuration.solver_overrides
     given = update.hyperparameters()
+    _refuse_both(source, configuration, given)
+    solver = read_solver(configuration.solver, overrides, f"{source}: solver_overrides")
+    if is_yaml(source) and "snapshot_prefix" not in overrides:
+        solver.snapshot_prefix = _own_prefix(source, configuration, solver.snapshot_prefix)
     if iterations is not None:
         given["max_iter"] = iterations
     beyond = {name: given.pop(name) for name in list(given) if not _has_field(solver, name)}
     for name, value in given.items():
         set_field(solver, name, value)
     if update.names_modules() and not why_no_user_code():
-        sys.path.insert(0, str(source.parent))
+        sys.path.insert(0, str(configuration.module_path))
     rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
     _refuse_injected(where, net)
@@ -145,6 +149,19 @@ def _choose_rule(source: Path, update: UpdateOptions, solver: Any) -> str:
         if rule.name == update.rule:
             solver.type = solver_type
     return update.rule
+
+
+def _refuse_both(source: Path, configuration: Configuration, given: Iterable[str]) -> None:
+    keys = {name: f"update.{name}" for name in given}
+    if configuration.update.rule:
+        keys["type"] = "update.rule"
+    if configuration.snapshots.prefix:
+        keys["snapshot_prefix"] = "snapshots.prefix"
+    for name in configuration.solver_overrides:
+        if name in keys:
+            raise UserError(
+                f"{source}: solver_overrides.{name}: {keys[name]} is given, too; keep one of them"
+            )
 
 
 def _refuse_injected(where: str, net: Any) -> None:

@@ -85,6 +85,11 @@ class Run:
         """Whether snapshots are HDF5 files."""
         return bool(self.solver.snapshot_format == type(self.solver).HDF5)
 
+    @property
+    def module_path(self) -> str:
+        """The folder of the user's own modules, where a rule or a policy names one; else empty."""
+        return str(self.configuration.module_path) if self.update.names_modules() else ""
+
     def with_solver(self, **fields: Any) -> Run:
         """Return this run with other values in fields of its solver, none of them the update's.
 
@@ -113,7 +118,7 @@ class Run:
             display=self.solver.display,
             resume=self.update.resume,
             registered=registered or self._needs_registered_state(),
-            module_path=str(self.source.parent) if self.update.names_modules() else "",
+            module_path=self.module_path,
             on_nonfinite=self.configuration.on_nonfinite,
             log_outputs=self.update.log_outputs,
             keep=self._keep_settings(),

@@ -85,12 +85,29 @@ def read_yaml(path: Path) -> Dict[Any, Any]:
     if len(content) > _MOST_BYTES:
         raise UserError(f"{path}: has {len(content)} bytes; a configuration has 1 MB at most")
     try:
-        value = yaml.load(content.decode("utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
-        raise UserError(f"{where}: is not YAML: {(error.problem or str(error))[:200]}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not YAML: {str(error).splitlines()[0][:200]}") from error
+        value = _load(content.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not YAML: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise SettingError("", value, "a mapping with the key 'solver'", where=path)
     return value
+
+
+def read_value(text: str, where: str) -> Any:
+    """Return the value that a piece of YAML stands for, such as ``1e-4`` or ``[1, 2]``.
+
+    Raises:
+        UserError: it is no YAML; ``where`` says which value is meant.
+    """
+    return _load(text, where, numbered=False)
+
+
+def _load(text: str, where: str, numbered: bool = True) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        if numbered and error.problem_mark:
+            where = f"{where}:{error.problem_mark.line + 1}"
+        raise UserError(f"{where}: is not YAML: {(error.problem or str(error))[:200]}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: is not YAML: {str(error).splitlines()[0][:200]}") from error

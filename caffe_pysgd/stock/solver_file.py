@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, Optional, Tuple
 
-from caffe_pysgd.errors import SettingError, UserError
+from caffe_pysgd.errors import SettingError, UserError, nearest, one_of
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.net_file import read_net
 from caffe_pysgd.stock.prototxt import read_text
 
 TRAIN_NET_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 # The deprecated enum solver_type, spelt as the field that replaced it.
 _TYPES = {
@@ -19,14 +22,21 @@ _TYPES = {
 }
 
 
-def read_solver(path: Path) -> Any:
+def read_solver(path: Path, overrides: Mapping[str, Any] = _NOTHING, where: str = "") -> Any:
     """Return the ``SolverParameter`` in a file, upgraded the way Caffe upgrades it.
+
+    Args:
+        path: the file.
+        overrides: values of scalar fields, in the place of the file's.
+        where: what holds the overrides, for errors.
 
     Raises:
         UserError: the file does not parse, or says what Caffe would refuse.
     """
     solver = read_text(path, pycaffe.messages().SolverParameter())
     _upgrade_type(path, solver)
+    for name, value in overrides.items():
+        _override(solver, name, value, where)
     _complete_snapshot_prefix(path, solver)
     given = [field for field in TRAIN_NET_FIELDS if solver.HasField(field)]
     if len(given) != 1:
@@ -35,6 +45,46 @@ def read_solver(path: Path) -> Any:
     if solver.average_loss < 1:
         raise SettingError("average_loss", solver.average_loss, "1 or more", where=path)
     return solver
+
+
+def _override(solver: Any, name: str, value: Any, where: str) -> None:
+    """Set a scalar field, or a list of scalars, to what a YAML says."""
+    fields = solver.DESCRIPTOR.fields_by_name
+    field = fields.get(name)
+    if field is None:
+        hint = nearest(name, fields) or "; see caffe.proto for its fields"
+        raise UserError(f"{where}.{name}: SolverParameter has no field '{name}'{hint}")
+    if field.message_type is not None:
+        raise UserError(f"{where}.{name}: is a whole message; write it into the solver file")
+    repeated = field.label == field.LABEL_REPEATED
+    if isinstance(value, list) is not repeated:
+        expected = "a list" if repeated else "one value"
+        raise SettingError("", value, expected, where=f"{where}.{name}")
+    values = [_fitting(field, one, where) for one in (value if repeated else [value])]
+    try:
+        set_field(solver, name, values if repeated else values[0])
+    except (TypeError, ValueError) as error:  # such as a number that an int32 cannot hold
+        reason = " ".join(str(error).split())[:200]
+        raise SettingError("", value, problem=reason, where=f"{where}.{name}") from error
+
+
+def _fitting(field: Any, value: Any, where: str) -> Any:
+    """Return a value as a field takes it: protobuf would take true for 1, and infinity."""
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_name
+        if value in known:
+            return known[value].number
+        raise SettingError("", value, one_of(known, str(value)), where=f"{where}.{field.name}")
+    kinds: Dict[int, Tuple[Any, str]] = {
+        field.CPPTYPE_BOOL: (bool, "true or false"),
+        field.CPPTYPE_STRING: (str, "a text"),
+        field.CPPTYPE_FLOAT: ((int, float), "a finite number"),
+    }
+    kind, expected = kinds.get(field.cpp_type, (int, "a whole number"))
+    fits = isinstance(value, kind) and isinstance(value, bool) is (kind is bool)
+    if not fits or (isinstance(value, float) and not abs(value) < 3.5e38):
+        raise SettingError("", value, expected, where=f"{where}.{field.name}")
+    return value
 
 
 def _upgrade_type(path: Path, solver: Any) -> None:

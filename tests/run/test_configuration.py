@@ -38,7 +38,8 @@ def read(directory: Path, text: str) -> Configuration:
         ("solvr: s", ": solvr: unknown key; did you mean 'solver'?"),
         (
             "net: n\nbase_lr: 0.1",
-            ": net: unknown key; expected one of solver, run_dir, update, snapshots, audit, ranks",
+            ": net: unknown key; expected one of base, solver, run_dir, module_path, "
+            "solver_overrides, update, snapshots, audit, ranks",
         ),
         ("{}", ": solver: is missing"),
         ("", ": got None; expected a mapping with the key 'solver'"),
@@ -164,7 +165,7 @@ def test_paths_are_relative_to_the_yaml(workdir: Path) -> None:
 def test_a_bare_solver_file_is_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
     path.write_text("")
-    assert read_configuration(path) == Configuration(solver=path, run_dir=None)
+    assert read_configuration(path) == Configuration(solver=path, module_path=tmp_path)
 
 
 def resolved(workdir: Path, update: str) -> str:

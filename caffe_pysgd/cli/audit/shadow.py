@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import click
 
@@ -16,6 +16,7 @@ from caffe_pysgd.cli.options import (
     json_option,
     net_state_options,
     no_user_code_option,
+    set_options,
     source_argument,
     stages_of,
     start_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @iterations_option
 @start_options
 @json_option("Also write what was found as JSON.")
+@set_options
 @net_state_options
 @no_user_code_option
 def shadow(
@@ -41,6 +43,7 @@ def shadow(
     snapshot: Optional[str],
     weights: List[str],
     json_path: Optional[Path],
+    changes: Tuple[str, ...],
     level: int,
     stage: str,
 ) -> None:
@@ -57,7 +60,7 @@ def shadow(
     from caffe_pysgd.stock.snapshots import read_solver_state
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded: no log
-    run = resolve(source, iterations, level, stages_of(stage))
+    run = resolve(source, iterations, level, stages_of(stage), changes)
     run = start_from(run, snapshot, weights)
     start = read_solver_state(Path(snapshot)).iteration if snapshot else 0
     if run.solver.max_iter <= start:
