@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from caffe_pysgd.errors import SettingError as SettingError
     from caffe_pysgd.errors import UserError as UserError
     from caffe_pysgd.hosts.hook import take_over as take_over
+    from caffe_pysgd.hosts.loggers.logger import Logger as Logger
     from caffe_pysgd.hosts.solver import Action as Action
     from caffe_pysgd.hosts.solver import AdaDeltaSolver as AdaDeltaSolver
     from caffe_pysgd.hosts.solver import AdaGradSolver as AdaGradSolver
@@ -33,6 +34,7 @@ _MODULES = {
     "UpdateRule": "caffe_pysgd.update",
     "SettingError": "caffe_pysgd.errors",
     "UserError": "caffe_pysgd.errors",
+    "Logger": "caffe_pysgd.hosts.loggers.logger",
     "diagnose": "caffe_pysgd.proof.diagnose.diagnose",
     "open_run": "caffe_pysgd.views.recorded_run",
     "shadow": "caffe_pysgd.proof.shadow",

@@ -38,6 +38,12 @@ from pydantic import BaseModel
 
 from caffe_pysgd.cli.main import commands
 from caffe_pysgd.cli.options import VERBOSITY
+from caffe_pysgd.experiments.sweep_file import (
+    BudgetOptions,
+    ObjectiveOptions,
+    PrunerOptions,
+    SweepOptions,
+)
 from caffe_pysgd.run.configuration import (
     AuditOptions,
     Configuration,
@@ -130,7 +136,11 @@ def write_keys(name: str, old: str) -> str:
     for key, field, default in keys:
         kept = written.get(key, ["", "", "*none*", field.description or ""])
         kind = _kind([field.annotation, *field.metadata])
-        shown = "`{}`" if kind.startswith("mapping from") else _shown(default) or kept[2]
+        shown = (
+            "`{}`"
+            if kind.startswith("mapping from") and default is not None
+            else _shown(default) or kept[2]
+        )
         rows.append([f"`{key}`", kind, shown, kept[-1]])
     title = "Caffe's default" if name == "of Caffe" else "Default"
     return table(["Key", "Type", title, "Meaning"], rows)
@@ -225,6 +235,10 @@ _KEYS: Dict[str, Callable[[], Any]] = {
     "of a group": lambda: _of(ParameterGroup, _is_own),
     "of snapshots": lambda: _of(SnapshotOptions, bool),
     "of ranks": lambda: _of(RankOptions, bool),
+    "of a sweep": lambda: _of(SweepOptions, bool),
+    "of an objective": lambda: _of(ObjectiveOptions, bool),
+    "of a budget": lambda: _of(BudgetOptions, bool),
+    "of a pruner": lambda: _of(PrunerOptions, bool),
     "of audit": lambda: _of(AuditOptions, lambda name: name != "on_nonfinite"),  # of version 0.1
 }
 # -- notebooks ----------------------------------------------------------------------------------

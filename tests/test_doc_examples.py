@@ -34,6 +34,8 @@ import pytest
 import yaml
 from helpers.places import BIN, PROJECT
 
+from caffe_pysgd.experiments.space import parse_space
+from caffe_pysgd.experiments.sweep_file import SweepOptions
 from caffe_pysgd.run.configuration import Configuration
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -161,6 +163,8 @@ def test_a_pages_blocks_are_well_formed(page: Path) -> None:
         assert not block.note or NOTES.fullmatch(block.note), block.place
         assert block.language != "text" or not COMMAND.search(block.text), block.place
         if block.language == "yaml":
-            Configuration.model_validate(
-                {"solver": "solver.prototxt", **yaml.safe_load(block.text)}
-            )
+            content = yaml.safe_load(block.text)
+            if "space" in content:
+                parse_space(SweepOptions.model_validate(content).space)
+            else:
+                Configuration.model_validate({"solver": "solver.prototxt", **content})

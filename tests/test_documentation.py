@@ -33,7 +33,9 @@ def commands(group: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-@pytest.mark.parametrize("name", ["audit.md", "commands.md", "configuration.md", "tutorial.md"])
+@pytest.mark.parametrize(
+    "name", ["audit.md", "commands.md", "configuration.md", "experiments.md", "tutorial.md"]
+)
 def test_what_is_generated_is_what_the_code_says(name: str) -> None:
     text = page(name)
     assert text.count("<!-- generated: ") == text.count("<!-- end -->") > 0

@@ -107,6 +107,18 @@ KEYS: Dict[str, Tuple[str, ...]] = {
     "events": ("session", "iteration", "number"),
 }
 
+# What the columns of ``iterations`` are called where others show them, as in TensorBoard; in the
+# order of the table's columns.
+TAGS: Dict[str, str] = {
+    "rate": "run/rate",
+    "loss": "loss/batch",
+    "smoothed_loss": "loss/averaged",
+    "gradient_l2": "run/gradient_l2",
+    "clip_factor": "run/clip_factor",
+    "pass_seconds": "seconds/forward_and_backward",
+    "update_seconds": "seconds/update",
+}
+
 # What belongs to an update, and what comes between two of them: before update i, or after it with
 # the number i + 1, as Caffe counts where it tests and snapshots.
 OF_AN_UPDATE = ("updates", "figures", "weights", "histograms", "probes")

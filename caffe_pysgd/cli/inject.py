@@ -55,7 +55,9 @@ def inject(
     if run.configuration.run_dir is None:
         raise UserError(f"{source}: names no run_dir; give --run-dir D")
     directory = own_folder(run.directory)
-    always = run.settings().keep is not None or run.h.lr_policy == "plateau"  # which need scores
+    configuration, keep = run.configuration, run.settings().keep
+    # These need the scores.
+    always = keep is not None or bool(configuration.loggers) or run.h.lr_policy == "plateau"
     audit = plan_audit(run, directory, always)
     refuse_unfit_for_hdf5(run)
     make_snapshot_folder(run)

@@ -18,6 +18,7 @@ _COMMANDS = {
     "inject": "Write the prototxt files with Python's update, run nothing.",
     "train": "Train with stock `caffe train`, the update in Python.",
     "solve": "Train with the whole loop in Python.",
+    "sweep": "Train many runs from one YAML, and rank them.",
     "verify": "Compare Python's update with the native solver's, bit by bit.",
     "schedule": "Show the learning rates of a run before it starts.",
     "convert": "Convert snapshots between in-net and stock, or strip a model.",

@@ -10,6 +10,7 @@ import numpy as np
 from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.plan import statement
 from caffe_pysgd.audit.recorder import Recorder
+from caffe_pysgd.hosts.loggers import make_loggers
 from caffe_pysgd.hosts.snapshot_keeper import SnapshotKeeper
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import UpdateSettings
@@ -24,7 +25,7 @@ def observers_of(
     run: Optional[Run] = None,
     harmed: Callable[[], None] = lambda: None,
 ) -> List[Observer]:
-    """Return the recorder, the keeper of snapshots and the guard, where they are asked for.
+    """Return the recorder, the keeper of snapshots, the guard and loggers, as asked for.
 
     Args:
         settings: what the update is told.
@@ -50,7 +51,7 @@ def observers_of(
 
         measured = recorder.figures_due if recorder else lambda iteration: False
         observers.append(Guard(settings.on_nonfinite, measured, told))
-    return observers
+    return [*observers, *make_loggers(settings)]
 
 
 def tell_updated(updater: Updater, iteration: int, rate: np.float32) -> None:

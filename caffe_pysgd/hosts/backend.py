@@ -90,4 +90,4 @@ def outputs(net: Net) -> List[Tuple[str, np.float32, float]]:
 def settings_of(run: Run, audit: Optional[AuditSettings] = None) -> UpdateSettings:
     """Return what a host in Python is told: with an audit, or with what the YAML asks for."""
     audit = audit or plan_audit(run, run.directory)
-    return replace(run.settings(), audit=audit)
+    return replace(run.settings(), audit=audit, loggers=run.loggers(run.directory))

@@ -43,8 +43,7 @@ def build_updater(
         UserError: a rule of the user's own is not there, or refuses its hyper-parameters.
         MissingSymbols: the kernels that were asked for are not there.
     """
-    if settings.module_path and settings.module_path not in sys.path:
-        sys.path.insert(0, settings.module_path)
+    let_import(settings)
     rules = {p.rule: make_rule(p.rule) for p in settings.parameters}
     parameters = [
         Parameter(
@@ -71,6 +70,12 @@ def build_updater(
     )
     updater.prepare()
     return updater
+
+
+def let_import(settings: UpdateSettings) -> None:
+    """Let the modules of the user's own be found."""
+    if settings.module_path and settings.module_path not in sys.path:
+        sys.path.insert(0, settings.module_path)
 
 
 def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:

@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from caffe_pysgd.errors import SettingError, UserError, nearest
+from caffe_pysgd.errors import SettingError, UserError, nearest, one_of
 from caffe_pysgd.run.overrides import apply_settings, expand_run_dir, read_merged
 from caffe_pysgd.run.settings import reaction_of
 from caffe_pysgd.update import HyperParameters
@@ -181,6 +181,15 @@ class RankOptions(Strict):
     sources: Dict[str, List[str]] = {}
 
 
+LOGGERS = ("tensorboard", "csv", "mlflow")
+
+
+def _is_logger(name: str) -> str:
+    if name not in LOGGERS and ":" not in name:
+        raise PydanticCustomError("logger", one_of(LOGGERS, name, " or module:Class"))
+    return name
+
+
 class Configuration(Strict):
     """A run: the stock solver file, where its files go, the update, snapshots and the audit.
 
@@ -197,6 +206,8 @@ class Configuration(Strict):
     snapshots: Annotated[SnapshotOptions, BeforeValidator(_as_mapping)] = SnapshotOptions()
     audit: Annotated[Optional[AuditOptions], BeforeValidator(_as_mapping)] = None
     ranks: RankOptions = RankOptions()
+    loggers: List[Annotated[str, AfterValidator(_is_logger)]] = []
+    log_every: Optional[Annotated[Count, Field(ge=1)]] = None
 
     @property
     def on_nonfinite(self) -> str:

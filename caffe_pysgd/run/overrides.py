@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Sequence, Tuple, Union
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.run.yaml_file import is_yaml, read_value, read_yaml
 
-_PATHS = ("solver", "run_dir", "module_path")
+PATHS = ("solver", "run_dir", "module_path")
+"""The keys whose values are relative to the file that they are in."""
+
 _MOST_FILES = 32
 
 _KEY = re.compile(r"\w+(\[\d+\]|\.\w+)*")
@@ -54,13 +56,13 @@ def _read_layer(path: Path) -> Tuple[Dict[Any, Any], Any]:
     if base is not None and (not isinstance(base, str) or not (path.parent / base).is_file()):
         expected = "a YAML or a solver file, relative to this one"
         raise SettingError("base", base, expected, where=path)
-    for key in _PATHS:
+    for key in PATHS:
         if isinstance(content.get(key), str):
             content[key] = str(path.parent / content[key])
     snapshots = content.get("snapshots")
     if isinstance(snapshots, dict) and isinstance(snapshots.get("prefix"), str):
         content["snapshots"] = {**snapshots, "prefix": beside(path, snapshots["prefix"])}
-    if _names_modules(content.get("update")):
+    if _names_modules(content):
         content.setdefault("module_path", str(path.parent))
     return content, None if base is None else path.parent / base
 
@@ -70,12 +72,14 @@ def beside(path: Path, prefix: str) -> str:
     return f"{path.parent / prefix}{'/' if prefix.endswith('/') else ''}"
 
 
-def _names_modules(update: Any) -> bool:
-    """Return whether a file's ``update`` names a rule or a policy of the user's own."""
+def _names_modules(content: Dict[Any, Any]) -> bool:
+    """Return whether a file names a rule, a policy or a logger of the user's own."""
+    update, loggers = content.get("update"), content.get("loggers")
     groups = [update]
     if isinstance(update, dict) and isinstance(update.get("params"), list):
         groups += update["params"]
     values = [g.get(key) for g in groups if isinstance(g, dict) for key in ("rule", "lr_policy")]
+    values += loggers if isinstance(loggers, list) else []
     return any(isinstance(value, str) and ":" in value for value in values)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.update import HyperParameters
 from caffe_pysgd.update.policies import Schedule, schedule_of
@@ -37,11 +38,13 @@ def rates(run: Run, iterations: Sequence[int]) -> List[GroupRates]:
         one entry for all parameters with the same rates, in Caffe's order.
 
     Raises:
-        UserError: a policy of the user's own fails.
+        UserError: a policy of the user's own fails, or one looks at the loss.
     """
     found: Dict[Any, Tuple[List[str], HyperParameters, float, Any]] = {}
     for parameter, group in zip(run.parameters, run.groups):
         h = HyperParameters(**{**run.h.as_plain(), **group.hyperparameters()})  # type: ignore[arg-type]
+        if h.lr_policy == "plateau":
+            raise UserError(f"{run.source}: the rate of lr_policy 'plateau' follows the loss")
         frozen = (group.freeze_until or 0, group.freeze_from)
         key = (schedule_of(h), parameter.lr_mult, frozen)
         found.setdefault(key, ([], h, parameter.lr_mult, frozen))[0].append(parameter.name)

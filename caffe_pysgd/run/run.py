@@ -10,7 +10,12 @@ from caffe_pysgd.display import counted
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
-from caffe_pysgd.run.settings import KeepSettings, ParameterSettings, UpdateSettings
+from caffe_pysgd.run.settings import (
+    KeepSettings,
+    LoggerSettings,
+    ParameterSettings,
+    UpdateSettings,
+)
 from caffe_pysgd.stock.learnable import LearnableParameter
 from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.solver_file import replace_train_net, set_field
@@ -87,8 +92,15 @@ class Run:
 
     @property
     def module_path(self) -> str:
-        """The folder of the user's own modules, where a rule or a policy names one; else empty."""
-        return str(self.configuration.module_path) if self.update.names_modules() else ""
+        """The folder of the user's own modules; empty where no rule, policy or logger is one."""
+        named = self.update.names_modules() or any(":" in n for n in self.configuration.loggers)
+        return str(self.configuration.module_path) if named else ""
+
+    def loggers(self, directory: Path) -> Optional[LoggerSettings]:
+        """Return who is told of the run while it trains in a folder; None for nobody."""
+        names = tuple(dict.fromkeys(self.configuration.loggers))
+        every = self.configuration.log_every or self.solver.display or 50
+        return LoggerSettings(names, str(directory), every) if names else None
 
     def with_solver(self, **fields: Any) -> Run:
         """Return this run with other values in fields of its solver, none of them the update's.

@@ -156,6 +156,21 @@ class RankSettings:
         return cls(**{**fields, "buckets": buckets, "sent_before": tuple(fields["sent_before"])})
 
 
+@dataclass(frozen=True)
+class LoggerSettings:
+    """Who is told of the run while it trains.
+
+    Attributes:
+        names: ``tensorboard``, ``csv``, ``mlflow``, or a class of the user's own, ``module:Class``.
+        folder: the run directory.
+        every: loss and rate are told at each n-th iteration.
+    """
+
+    names: Tuple[str, ...]
+    folder: str
+    every: int
+
+
 # What version 0.1 called the reactions to a gradient that is not finite; they were the audit's.
 _REACTIONS_OF_0_1 = {"raise": "stop", "skip": "skip", "record": "ignore"}
 
@@ -187,6 +202,7 @@ class UpdateSettings:
         log_outputs: whether Caffe's log shows the rate and the size of the update.
         keep: which snapshots stay; None for all.
         ranks: how processes train together; None for one alone.
+        loggers: who is told; None for nobody.
     """
 
     rule: str
@@ -203,6 +219,7 @@ class UpdateSettings:
     log_outputs: bool = True
     keep: Optional[KeepSettings] = None
     ranks: Optional[RankSettings] = None
+    loggers: Optional[LoggerSettings] = None
 
     def to_json(self) -> str:
         """Return the settings as a ``param_str``."""
@@ -223,6 +240,9 @@ class UpdateSettings:
             fields["keep"] = KeepSettings(**fields["keep"])
         if fields.get("ranks"):
             fields["ranks"] = RankSettings.from_plain(fields["ranks"])
+        if fields.get("loggers"):
+            told = fields["loggers"]
+            fields["loggers"] = LoggerSettings(**{**told, "names": tuple(told["names"])})
         return cls(**fields)
 
     @property

@@ -7,7 +7,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from helpers.places import BIN
 
@@ -24,6 +24,13 @@ def shown_on_terminal(stream: str, *arguments: object, **environment: str) -> st
 
     It has to end well, and to say nothing on the other of the two.
     """
+    shown, said = shown_on_terminal_and(stream, *arguments, **environment)
+    assert said == "", shown
+    return shown
+
+
+def shown_on_terminal_and(stream: str, *arguments: object, **environment: str) -> Tuple[str, str]:
+    """Return the same, and what it says on the other of the two."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GLOG_")}
     master, slave = pty.openpty()
     streams: Dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: slave}
@@ -43,9 +50,9 @@ def shown_on_terminal(stream: str, *arguments: object, **environment: str) -> st
             break
         shown += piece
     os.close(master)
-    said = [text for text in process.communicate(timeout=60) if text]
-    assert (process.returncode, said) == (0, []), shown.decode()
-    return shown.decode()
+    said = b"".join(text for text in process.communicate(timeout=60) if text)
+    assert process.returncode == 0, shown.decode()
+    return shown.decode(), said.decode()
 
 
 def in_venv(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

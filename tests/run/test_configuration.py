@@ -39,7 +39,7 @@ def read(directory: Path, text: str) -> Configuration:
         (
             "net: n\nbase_lr: 0.1",
             ": net: unknown key; expected one of base, solver, run_dir, module_path, "
-            "solver_overrides, update, snapshots, audit, ranks",
+            "solver_overrides, update, snapshots, audit, ranks, loggers, log_every",
         ),
         ("{}", ": solver: is missing"),
         ("", ": got None; expected a mapping with the key 'solver'"),

@@ -41,6 +41,7 @@ def write_injected(
             snapshot could not be told.
     """
     settings, net = run.settings(registered), run.net
+    settings = replace(settings, loggers=run.loggers(directory))
     pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
     if audit:
         net, complete, outputs = add_taps(net, run.state, run.solver, audit.file)

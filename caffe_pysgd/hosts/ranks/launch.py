@@ -89,8 +89,8 @@ def worker(run: Run) -> Run:
         solver.ClearField(field)
     solver.train_net = NET  # replaced by the injected one
     solver.snapshot_after_train = False
-    nothing_to_keep = run.configuration.model_copy(update={"snapshots": SnapshotOptions()})
-    return replace(run, solver=solver, configuration=nothing_to_keep)
+    nothing: Dict[str, Any] = {"snapshots": SnapshotOptions(), "loggers": []}
+    return replace(run, solver=solver, configuration=run.configuration.model_copy(update=nothing))
 
 
 def mpi_command(

@@ -14,6 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
 from tensorboardX.record_writer import masked_crc32c
 
+from caffe_pysgd.audit.schema import TAGS
 from caffe_pysgd.audit.store import FIGURES, Store
 from caffe_pysgd.files import replacing
 from caffe_pysgd.views.export.tables import (
@@ -28,15 +29,6 @@ from caffe_pysgd.views.export.tables import (
 FILE = "events.out.tfevents.0.caffe-pysgd"
 
 _TABLES = ("iterations", "updates", "figures", "histograms")
-_TAGS = {  # in the order of the table's columns
-    "rate": "run/rate",
-    "loss": "loss/batch",
-    "smoothed_loss": "loss/averaged",
-    "gradient_l2": "run/gradient_l2",
-    "clip_factor": "run/clip_factor",
-    "pass_seconds": "seconds/forward_and_backward",
-    "update_seconds": "seconds/update",
-}
 _SUMMARY = 0x2A  # the key of an event's summary: field 5, of a length
 _VALUE = 0x0A  # the key of a summary's value: field 1, of a length
 
@@ -168,7 +160,7 @@ _SUMS = (
 
 
 def _of_run(own: Tuple[Any, ...]) -> List[str]:
-    return list(_TAGS.values())
+    return list(TAGS.values())
 
 
 def _of_updates(own: Tuple[Any, ...]) -> List[str]:
@@ -188,7 +180,7 @@ _SCALARS: Dict[str, Tuple[Callable[[Tuple[Any, ...]], List[str]], int]] = {
 }
 
 
-_WIDTHS = {"iterations": len(_TAGS), "updates": 2, "figures": len(FIGURES)}
+_WIDTHS = {"iterations": len(TAGS), "updates": 2, "figures": len(FIGURES)}
 
 
 def _histogram(

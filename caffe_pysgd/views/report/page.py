@@ -36,7 +36,7 @@ def page(records: Sequence[RunRecord]) -> str:
             f"report needs Jinja2 ({error}): pip install 'caffe-pysgd[report]'"
         ) from error
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_text("assets/template.html"))
+    template = environment.from_string(read_asset("assets/template.html"))
     html: str = template.render(
         title=_title(records),
         lede=lede(records),
@@ -62,10 +62,10 @@ def page(records: Sequence[RunRecord]) -> str:
             for record in records
             for parameter in record.parameters
         ),
-        css=_text("assets/style.css"),
-        uplot_css=_text("vendor/uplot/uPlot.min.css"),
-        uplot_js=_text("vendor/uplot/uPlot.iife.min.js"),
-        scripts=[_text(f"assets/{name}") for name in _SCRIPTS],
+        css=read_asset("assets/style.css"),
+        uplot_css=read_asset("vendor/uplot/uPlot.min.css"),
+        uplot_js=read_asset("vendor/uplot/uPlot.iife.min.js"),
+        scripts=[read_asset(f"assets/{name}") for name in _SCRIPTS],
         payload=payload(records),
     )
     return html
@@ -77,7 +77,8 @@ def _title(records: Sequence[RunRecord]) -> str:
     return " · ".join(record.name for record in records)
 
 
-def _text(name: str) -> str:
+def read_asset(name: str) -> str:
+    """Return a file that a page is made of, such as ``assets/charts.js``."""
     return (_HERE / name).read_text(encoding="utf-8")
 
 

@@ -19,13 +19,17 @@ _ONE_SIDED = {"mean": "last", "min": "low", "max": "high"}
 
 def payload(records: Sequence[RunRecord]) -> str:
     """Return the JSON, safe inside a ``<script>`` element."""
-    arrays = _Arrays()
+    arrays = Arrays()
     runs = [_run(record, arrays) for record in records]
-    text = json.dumps({"runs": runs, "arrays": arrays.texts}, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    return as_text({"runs": runs, "arrays": arrays.texts})
 
 
-class _Arrays:
+def as_text(content: Dict[str, Any]) -> str:
+    """Return plain values as JSON that is safe inside a ``<script>`` element."""
+    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+
+
+class Arrays:
     """The arrays of a page; many parameters have the same ones, such as a rate.
 
     Each is base64 of little-endian numbers: float64, or after a colon float32, where a point stands
@@ -66,7 +70,7 @@ class _Arrays:
         return self.add(values, single)
 
 
-def _run(record: RunRecord, arrays: _Arrays) -> Dict[str, Any]:
+def _run(record: RunRecord, arrays: Arrays) -> Dict[str, Any]:
     single = record.parameter_points.is_thinned
     return {
         "name": record.name,
@@ -88,7 +92,7 @@ def _run(record: RunRecord, arrays: _Arrays) -> Dict[str, Any]:
     }
 
 
-def _parameter(record: ParameterRecord, arrays: _Arrays, single: bool) -> Dict[str, Any]:
+def _parameter(record: ParameterRecord, arrays: Arrays, single: bool) -> Dict[str, Any]:
     parameter = record.parameter
     return {
         "name": parameter.name,
