@@ -73,12 +73,15 @@ def solve(
     from caffe_pysgd.run.resolve import resolve
     from caffe_pysgd.run.start import check_native_snapshot, start_from
     from caffe_pysgd.stock import pycaffe
+    from caffe_pysgd.stock.solver_file import asks_for_gpu
 
     run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
     snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
     run = start_from(run, snapshot, weights)
     run, ranks = as_rank(run)
     first = ranks is None or ranks.world.rank == 0  # who tests, displays, snapshots and records
+    if gpu is not None or asks_for_gpu(run.solver):
+        pycaffe.require_gpu()  # before anything is written
     audit = _prepare(run, snapshot) if first else None
     terminal = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ and not is_quiet()
     with_bar = first and terminal
@@ -136,14 +139,12 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
 
 
 def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
-    from caffe_pysgd.stock import pycaffe
     from caffe_pysgd.stock.solver_file import asks_for_gpu
 
     if gpu is None and not asks_for_gpu(run.solver):
         caffe.log("Use CPU.")
         caffe.set_mode_cpu()
         return
-    pycaffe.require_gpu()
     device = run.solver.device_id if gpu is None else gpu
     caffe.log(f"Using GPUs {device}")
     caffe.set_device(device)

@@ -91,7 +91,7 @@ def digits(cli: Callable[..., Any], mnist: Path) -> Digits:
 
 
 def weights(name: str, iteration: int = 6) -> Dict[str, np.ndarray]:
-    model = read_model(Path(f"{name}_iter_{iteration}.caffemodel"))
+    model = read_model(Path(f"runs/{name}/snapshots/{name}_iter_{iteration}.caffemodel"))
     layers = [name for name in model if not name.startswith("pysgd")]
     return {f"{layer}/{i}": blob for layer in layers for i, blob in enumerate(model[layer])}
 
@@ -103,6 +103,8 @@ def same_bits(one: Dict[str, np.ndarray], other: Dict[str, np.ndarray]) -> bool:
 def furthest(one: Dict[str, np.ndarray], other: Dict[str, np.ndarray]) -> float:
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
+
+TWO = "runs/two/snapshots/two_iter_3.solverstate"
 
 # What one process with the whole batch sums in another order, after six updates.
 ROUNDING = 2e-6
@@ -135,6 +137,21 @@ def test_the_drop_in_solver_has_the_bits_of_caffe_train(digits: Digits) -> None:
     assert same_bits(weights("train"), weights("solve"))
 
 
+@pytest.mark.parametrize("host", ["train", "solve"])
+def test_rank_0_alone_logs(digits: Digits, host: str) -> None:
+    source = digits.write("logged")
+    source.write_text(source.read_text() + "loggers: [csv]\nlog_every: 1\n")
+    if host == "train":
+        digits.train(source, "--ranks", 2)
+    else:
+        digits.solve(source, 2)
+    (metrics,) = Path("runs").glob("**/metrics.csv")
+    lines = [line.split(",") for line in metrics.read_text().splitlines()[1:]]
+    assert [(i, name) for i, name, _ in lines if name == "run/rate"] == [
+        (str(i), "run/rate") for i in range(6)
+    ]
+
+
 def test_the_size_of_a_bucket_changes_no_bit(digits: Digits) -> None:
     digits.train(digits.write("many", bucket_bytes=1), "--ranks", 2)
     digits.train(digits.write("one", bucket_bytes=0), "--ranks", 2)
@@ -155,17 +172,17 @@ def test_statistics_of_batchnorm_are_the_mean_of_the_ranks(digits: Digits) -> No
 def test_a_snapshot_resumes_with_any_number_of_ranks(digits: Digits, ranks: int) -> None:
     digits.train(digits.write("two", batch="total"), "--ranks", 2)
     source = digits.write("other", batch="total")
-    log = digits.train(source, "--ranks", ranks, "--snapshot", "two_iter_3.solverstate")
+    log = digits.train(source, "--ranks", ranks, "--snapshot", TWO)
     assert "state resumed at iteration 3" in log.stderr
     again = digits.write("again", batch="total")
-    digits.train(again, "--ranks", 2, "--snapshot", "two_iter_3.solverstate")
+    digits.train(again, "--ranks", 2, "--snapshot", TWO)
     assert furthest(weights("other"), weights("again")) < ROUNDING
 
 
 def test_a_dry_run_prints_the_command_that_trains(digits: Digits) -> None:
     source = digits.write("typed")
     line = digits.train(source, "--ranks", 2, "--dry-run").stdout
-    assert not Path("typed_iter_6.caffemodel").exists()
+    assert not list(Path("runs/typed").glob("**/*.caffemodel"))
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     environment = mpi_environment({**os.environ, "PATH": path, "VIRTUAL_ENV": str(BIN.parent)})
     subprocess.run(line, shell=True, check=True, env=environment, capture_output=True, timeout=300)
@@ -249,9 +266,8 @@ def test_ctrl_c_snapshots_and_ends_all_ranks(running: Running) -> None:
     log = running.end()
     assert running.process.returncode == 0
     assert any("Optimization stopped early" in line for line in log)
-    newest = max(
-        Path.cwd().glob("long_iter_*.solverstate"), key=lambda path: path.stat().st_mtime_ns
-    )
+    states = Path.cwd().glob("runs/long/snapshots/long_iter_*.solverstate")
+    newest = max(states, key=lambda path: path.stat().st_mtime_ns)
     assert newest.with_suffix(".caffemodel").exists()
 
 
