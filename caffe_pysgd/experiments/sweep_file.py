@@ -216,7 +216,7 @@ def read_sweep(source: Path) -> Sweep:
     except ValidationError as error:
         raise explained(source, error, SweepOptions) from error
     base = source.parent / options.base
-    if not base.is_file():
+    if not os.path.isfile(base):
         expected = "a YAML or a solver file, relative to this one"
         raise SettingError("base", str(options.base), expected, where=source)
     folder = str(options.sweep_dir or Path("runs", source.stem))

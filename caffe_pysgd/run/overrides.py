@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ def _read_layer(path: Path) -> Tuple[Dict[Any, Any], Any]:
         return {"solver": str(path)}, None
     content = dict(read_yaml(path))
     base = content.pop("base", None)
-    if base is not None and (not isinstance(base, str) or not (path.parent / base).is_file()):
+    if base is not None and (not isinstance(base, str) or not os.path.isfile(path.parent / base)):
         expected = "a YAML or a solver file, relative to this one"
         raise SettingError("base", base, expected, where=path)
     for key in PATHS:

@@ -153,6 +153,7 @@ def test_a_bases_snapshots_stay_beside_it(workdir: Path) -> None:
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     for text, said in (
         ("base: no.yaml", "run.yaml: base: got 'no.yaml'; expected a YAML or a solver file"),
+        (f"base: {'n' * 300}", "expected a YAML or a solver file"),
         ("base: [a]", "run.yaml: base: got ['a']; expected"),
         ("base: run.yaml", "base: a file is based on itself"),
     ):
