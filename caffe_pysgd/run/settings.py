@@ -305,8 +305,8 @@ def pack_header(header: Header, size: int) -> Floats:
     An iteration takes two numbers because a float32 holds whole numbers up to 2^24 exactly.
     """
     minimum, event = header.plateau
-    values = [1, *divmod(header.iteration, 1 << 24), header.current_step]
-    values += [minimum, *divmod(event, 1 << 24)]
+    values: List[float] = [1, *divmod(header.iteration, 1 << 24), header.current_step]
+    values += [float(minimum), *divmod(event, 1 << 24)]
     return np.array(values[:size], np.float32)
 
 

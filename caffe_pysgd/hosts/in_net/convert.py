@@ -97,10 +97,10 @@ def is_neutral(state: SolverState, run: Run, settings: UpdateSettings) -> bool:
 
     Where it was taken with another snapshot_format or debug_info, what Caffe keeps has changed.
     """
-    wanted: List[Tuple[int, ...]] = _neutral_shapes(run, settings)
-    if not is_hdf5(state.learned_net):
-        wanted = [(math.prod(shape),) for shape in wanted]
-    return list(state.shapes) == wanted
+    wanted, held = _neutral_shapes(run, settings), list(state.shapes)
+    if is_hdf5(state.learned_net):
+        return held == wanted
+    return list(map(math.prod, held)) == list(map(math.prod, wanted))
 
 
 def write_neutral_state(path: Path, run: Run, settings: UpdateSettings, state: SolverState) -> None:

@@ -110,7 +110,7 @@ class Ranks:
         digest = 0
         for p in self._updater.parameters:
             for array in (p.data, *p.state.values()):
-                digest = zlib.crc32(array, digest)
+                digest = zlib.crc32(array.data, digest)
         self._refuse_difference(f"other weights before iteration {iteration}", digest)
 
     def _refuse_difference(self, what: str, value: int) -> None:

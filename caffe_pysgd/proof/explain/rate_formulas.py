@@ -69,7 +69,7 @@ def rate_of(h: HyperParameters, iteration: int, plateaus: int = 0) -> Rate:
     return Rate(names, numbers, value)
 
 
-def plateaus_before(h: HyperParameters, iteration: int, rate: Optional[np.float32]) -> int:
+def plateaus_before(h: HyperParameters, iteration: int, rate: Optional[float]) -> int:
     """Return the step of lr_policy ``plateau`` with which an iteration has this rate; 0 if none."""
     steps = range(len(h.plateau_winsize) + 1)
     return next((step for step in steps if rate_of(h, iteration, step).value == rate), 0)
