@@ -75,7 +75,7 @@ def test_a_probed_weight_is_explained_down_to_the_weight_of_the_snapshot(
         "= base_lr · (1 + gamma · i)^-power",
         "= 0.01 · (1 + 0.01 · 9)^-0.75",
     ]
-    (model,) = workdir.glob("*_iter_10.caffemodel")
+    (model,) = workdir.glob("**/*_iter_10.caffemodel")
     weight = read_model(model)["conv"][0].reshape(5, 2, 3, 3)[3, 1, 0, 2]
     assert F(lines["new weight"][2]) == weight
     assert float.fromhex(lines["new weight"][3]) == float(weight)

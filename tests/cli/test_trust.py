@@ -21,7 +21,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.proof.explain.lookup import find_element
 from caffe_pysgd.proof.replay import replay
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.update.plugins import NO_USER_CODE
+from caffe_pysgd.user_code import NO_USER_CODE
 
 RULE = """
 from pathlib import Path
