@@ -210,10 +210,7 @@ def test_a_rank_that_has_drifted_is_named(digits: Digits, cli: Callable[..., Any
         file.write("update: {rule: 'drifting:Drifting'}\n")
     done = cli("train", source, "--ranks", 3, GLOG_logtostderr="1")
     assert done.returncode == 2
-    said = [line for line in done.stderr.splitlines() if line.startswith("caffe-pysgd: rank")]
-    assert said == [
-        "caffe-pysgd: rank 0: rank 1: other weights before iteration 3 than the others'"
-    ]
+    assert "rank 1: other weights before iteration 3 than the others'" in done.stderr
 
 
 class Running:
@@ -290,8 +287,7 @@ def test_a_rank_that_hangs_is_named_and_ends_all(running: Running) -> None:
     os.kill(running.rank("worker/"), signal.SIGSTOP)
     log = running.end()
     assert running.process.returncode == 2
-    (said,) = [line for line in log if line.startswith("caffe-pysgd: rank")]
-    assert "rank 0: rank 1 did not answer for 3 s at iteration" in said
+    assert "rank 0: rank 1 did not answer for 3 s at iteration" in "\n".join(log)
 
 
 def test_records_that_all_ranks_would_share_are_refused(

@@ -16,6 +16,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "PMI_SIZE")
 
 _SPIN = 2e-4  # seconds in which an answer is likely; after that, others may have the core
 _NAP = 1e-4
+_TOLD = 0.2  # seconds in which mpiexec hands on what a rank said last
 
 
 def started_by_mpi() -> int:
@@ -99,6 +100,7 @@ class World:
             time.sleep(0.5)
         sys.stderr.write(f"caffe-pysgd: rank {self.rank}: {what}\n")
         sys.stderr.flush()
+        time.sleep(_TOLD)
         self._mpi.COMM_WORLD.Abort(2)
 
 
