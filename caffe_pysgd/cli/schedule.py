@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 import click
 
@@ -17,6 +16,7 @@ from caffe_pysgd.cli.options import (
 )
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.files import replacing
+from caffe_pysgd.optional import needed
 
 if TYPE_CHECKING:
     from caffe_pysgd.arrays import Floats
@@ -119,12 +119,7 @@ def _letter(number: int) -> str:
 
 
 def _draw(output: Path, points: Sequence[int], groups: Sequence[GroupRates], title: str) -> None:
-    try:
-        pyplot: Any = import_module("matplotlib.figure")
-    except ImportError as error:
-        raise UserError(
-            f"--output needs matplotlib ({error}): pip install 'caffe-pysgd[plot]'"
-        ) from error
+    pyplot = needed("matplotlib.figure", "--output needs matplotlib", "plot")
     figure = pyplot.Figure(figsize=(8, 4), constrained_layout=True)
     axes = figure.subplots()
     for group in groups:

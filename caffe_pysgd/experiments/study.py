@@ -16,7 +16,6 @@ import time
 import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -24,6 +23,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.experiments.space import Point
 from caffe_pysgd.experiments.sweep_file import SEED, PrunerOptions, Sweep, read_sweep, storage_url
 from caffe_pysgd.files import write_json
+from caffe_pysgd.optional import needed
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -40,12 +40,7 @@ def import_optuna() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        optuna = import_module("optuna")
-    except ImportError as error:
-        raise UserError(
-            f"sweep needs Optuna ({error}): pip install 'caffe-pysgd[sweep]'"
-        ) from error
+    optuna = needed("optuna", "sweep needs Optuna", "sweep")
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.display import html_table
-from caffe_pysgd.errors import SettingError, UserError, one_of
+from caffe_pysgd.errors import SettingError, one_of
+from caffe_pysgd.optional import needed
 from caffe_pysgd.views.export.tables import (
     EVERYTHING,
     Columns,
@@ -181,10 +181,4 @@ def _axes(ax: Optional[Any], log: bool) -> Any:
 
 
 def _needed(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise UserError(
-            f"this needs {package} ({error}): pip install 'caffe-pysgd[notebook]'"
-        ) from error
+    return needed(module, f"this needs {module.split('.')[0]}", "notebook")

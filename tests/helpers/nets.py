@@ -44,6 +44,21 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "
 """
 )
 
+# The same data at every pass: a run that goes on from a snapshot can have the bits of one that was
+# not stopped.
+CONSTANT = """
+name: "constant"
+layer { name: "data" type: "DummyData" top: "data" top: "target"
+  dummy_data_param { shape { dim: 6 dim: 5 } shape { dim: 6 dim: 3 }
+    data_filler { type: "constant" value: 0.3 } data_filler { type: "constant" value: 0.7 } } }
+layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param { num_output: 40 weight_filler { type: "xavier" } } }
+layer { name: "tanh" type: "TanH" bottom: "hidden" top: "hidden" }
+layer { name: "out" type: "InnerProduct" bottom: "hidden" top: "out"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "loss" }
+"""
+
 # Two branches that share both parameters by name, as a siamese net does.
 SHARED = (
     'name: "shared"'

@@ -8,21 +8,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from caffe_pysgd.stock.snapshots import read_model
-from helpers.nets import write_solver
-
-# Constant data: a run that goes on from a snapshot has the bits of one that was not stopped.
-NET = """
-name: "constant"
-layer { name: "data" type: "DummyData" top: "data" top: "target"
-  dummy_data_param { shape { dim: 6 dim: 5 } shape { dim: 6 dim: 3 }
-    data_filler { type: "constant" value: 0.3 } data_filler { type: "constant" value: 0.7 } } }
-layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
-  inner_product_param { num_output: 40 weight_filler { type: "xavier" } } }
-layer { name: "tanh" type: "TanH" bottom: "hidden" top: "hidden" }
-layer { name: "out" type: "InnerProduct" bottom: "hidden" top: "out"
-  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "loss" }
-"""
+from helpers.nets import CONSTANT, write_solver
 
 FIELDS: Dict[str, Any] = {
     "type": "SGD",
@@ -47,7 +33,7 @@ objective: {score: loss, take: last}
 
 def write_sweep(workdir: Path, text: str = GRID, **fields: Any) -> Path:
     """Write a net, a solver, a base and a sweep into the working directory; return the sweep."""
-    write_solver(workdir, NET, snapshot_prefix="unused", **{**FIELDS, **fields})
+    write_solver(workdir, CONSTANT, snapshot_prefix="unused", **{**FIELDS, **fields})
     (workdir / "base.yaml").write_text("solver: solver.prototxt\n")
     path = workdir / "sweep.yaml"
     path.write_text(text)

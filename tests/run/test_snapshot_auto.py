@@ -12,7 +12,7 @@ from typing import Any, List
 import numpy as np
 import pytest
 from helpers.failures import failure
-from helpers.nets import write_solver
+from helpers.nets import CONSTANT, write_solver
 from helpers.places import BIN
 from helpers.runs import assert_same_bits
 
@@ -21,19 +21,6 @@ from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.stock.snapshots import read_model
 from caffe_pysgd.update.bits import compare
 
-# The same data at every pass, so that a resumed run can have the bits of one that was not stopped.
-CONSTANT = """
-name: "constant"
-layer { name: "data" type: "DummyData" top: "data" top: "target"
-  dummy_data_param { shape { dim: 6 dim: 5 } shape { dim: 6 dim: 3 }
-    data_filler { type: "constant" value: 0.3 } data_filler { type: "constant" value: 0.7 } } }
-layer { name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
-  inner_product_param { num_output: 40 weight_filler { type: "xavier" } } }
-layer { name: "tanh" type: "TanH" bottom: "hidden" top: "hidden" }
-layer { name: "out" type: "InnerProduct" bottom: "hidden" top: "out"
-  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "target" top: "loss" }
-"""
 LAST = 3000
 FIELDS = {"type": "Adam", "momentum2": 0.99, "base_lr": 1e-4, "max_iter": LAST, "snapshot": 100}
 LAYERS = [("hidden", 0), ("hidden", 1), ("out", 0), ("out", 1)]

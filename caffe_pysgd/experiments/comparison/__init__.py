@@ -6,15 +6,12 @@ import json
 import math
 import os
 import warnings
-from datetime import datetime, timezone
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 import numpy as np
 
 from caffe_pysgd.audit.store import DEFAULT_NAME
-from caffe_pysgd.errors import UserError
 from caffe_pysgd.experiments.progress import Curve, read_progress
 from caffe_pysgd.experiments.results import RunResult, ranked, results
 from caffe_pysgd.experiments.screen import shown_value
@@ -22,9 +19,8 @@ from caffe_pysgd.experiments.study import import_optuna
 from caffe_pysgd.experiments.sweep_file import Sweep, short_names
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.outputs import REPORT, refuse_foreign
-from caffe_pysgd.version import __version__
+from caffe_pysgd.views.rendering import render
 from caffe_pysgd.views.report import write_report
-from caffe_pysgd.views.report.page import read_asset
 from caffe_pysgd.views.report.payload import Arrays, as_text
 
 if TYPE_CHECKING:
@@ -56,24 +52,16 @@ def write_comparison(sweep: Sweep, study: Study) -> Path:
     Raises:
         UserError: Jinja2 is not installed, or the page cannot be written.
     """
-    try:
-        jinja2 = import_module("jinja2")
-    except ImportError as error:
-        raise UserError(
-            f"the page needs Jinja2 ({error}): pip install 'caffe-pysgd[report]'"
-        ) from error
     runs = results(sweep, study)
     rows = ranked(sweep, runs)
     drawn = [run for row in rows for run in row.runs if run.state != "waiting"][:_MOST_DRAWN]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((_HERE / "assets/comparison.html").read_text("utf-8"))
     keys = sweep.varied()
     short = short_names(keys)
     objective, arrays = sweep.options.objective, Arrays()
-    html: str = template.render(
+    html = render(
+        _HERE / "assets/comparison.html",
+        "the page",
         title=sweep.name,
-        version=__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         objective=f"{objective.take} {objective.score or f'{objective.loss} loss'}",
         counts=_counts(runs),
         keys=[short[key] for key in keys],
@@ -104,7 +92,6 @@ def write_comparison(sweep: Sweep, study: Study) -> Path:
         importance=_importance(study, short),
         css=(_HERE / "assets/comparison.css").read_text("utf-8"),
         script=(_HERE / "assets/comparison.js").read_text("utf-8"),
-        asset=read_asset,
         payload=as_text(
             {
                 "keys": [{"key": key, "label": short[key]} for key in keys],

@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import List
 
-from caffe_pysgd.errors import SettingError, UserError
+from caffe_pysgd.errors import SettingError
 from caffe_pysgd.hosts.build import let_import
 from caffe_pysgd.hosts.loggers.logger import Logger
+from caffe_pysgd.optional import needed
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.update.plugins import import_by_name
 
@@ -40,13 +41,8 @@ def _find(name: str) -> type[Logger]:
         if not (isinstance(found, type) and issubclass(found, Logger)):
             raise SettingError("loggers", name, "a subclass of caffe_pysgd.Logger")
         return found
-    needed, attribute = LOGGERS[name]
-    try:
-        import_module(needed)
-    except ImportError as error:
-        raise UserError(
-            f"loggers: {name} needs {needed} ({error}): pip install 'caffe-pysgd[{name}]'"
-        ) from error
+    package, attribute = LOGGERS[name]
+    needed(package, f"loggers: {name} needs {package}", name)
     found = getattr(import_module(f"{__name__}.{name}_logger"), attribute)
     assert isinstance(found, type) and issubclass(found, Logger)
     return found

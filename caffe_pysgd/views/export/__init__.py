@@ -9,6 +9,7 @@ from typing import List, Optional
 from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.scan import Progress
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.optional import needed
 from caffe_pysgd.views.export.tables import EVERYTHING, Selection, Source
 
 FORMATS = {"tensorboard": "tensorboardX", "csv": "csv", "parquet": "pyarrow"}
@@ -41,13 +42,7 @@ def export(
         UserError: there is no audit, or it has nothing of what is selected; what the format needs
             is not installed, or nothing can be written there.
     """
-    try:
-        import_module(FORMATS[format])
-    except ImportError as error:
-        raise UserError(
-            f"--format {format} needs {FORMATS[format]} ({error}): "
-            f"pip install 'caffe-pysgd[{format}]'"
-        ) from error
+    needed(FORMATS[format], f"--format {format} needs {FORMATS[format]}", format)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; give a folder to export to with -o DIR")
     writer = import_module(f"caffe_pysgd.views.export.{format}_format")

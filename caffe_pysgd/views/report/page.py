@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from caffe_pysgd.errors import UserError
-from caffe_pysgd.version import __version__
+from caffe_pysgd.views.rendering import read_asset, render
 from caffe_pysgd.views.report.comparison import comparison
 from caffe_pysgd.views.report.facts import facts, lede
 from caffe_pysgd.views.report.gathering import RunRecord
@@ -29,19 +26,11 @@ def page(records: Sequence[RunRecord]) -> str:
     Raises:
         UserError: Jinja2 is not installed.
     """
-    try:
-        jinja2 = import_module("jinja2")
-    except ImportError as error:
-        raise UserError(
-            f"report needs Jinja2 ({error}): pip install 'caffe-pysgd[report]'"
-        ) from error
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(read_asset("assets/template.html"))
-    html: str = template.render(
+    return render(
+        _HERE / "assets/template.html",
+        "report",
         title=_title(records),
         lede=lede(records),
-        version=__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         runs=[
             {
                 "name": record.name,
@@ -62,24 +51,15 @@ def page(records: Sequence[RunRecord]) -> str:
             for record in records
             for parameter in record.parameters
         ),
-        css=read_asset("assets/style.css"),
-        uplot_css=read_asset("vendor/uplot/uPlot.min.css"),
-        uplot_js=read_asset("vendor/uplot/uPlot.iife.min.js"),
         scripts=[read_asset(f"assets/{name}") for name in _SCRIPTS],
         payload=payload(records),
     )
-    return html
 
 
 def _title(records: Sequence[RunRecord]) -> str:
     if len(records) > 4:
         return f"{len(records)} runs: {records[0].name} … {records[-1].name}"
     return " · ".join(record.name for record in records)
-
-
-def read_asset(name: str) -> str:
-    """Return a file that a page is made of, such as ``assets/charts.js``."""
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _thinning(records: Sequence[RunRecord]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 
 from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.optional import needed
 from caffe_pysgd.views.watch.frame import frame
 from caffe_pysgd.views.watch.reading import look, read
 
@@ -32,13 +32,9 @@ def watch(run: Path, interval: float = 1.0, once: bool = False) -> None:
         with open_audit(run) as store:
             console.print(frame(read(store), console.height))
         return
-    try:
-        app = import_module("caffe_pysgd.views.watch.app")
-    except ImportError as error:
-        raise UserError(
-            f"watch on a terminal needs Textual ({error}): pip install 'caffe-pysgd[watch]'; "
-            "--once prints one frame without it"
-        ) from error
+    without = "; --once prints one frame without it"
+    needs = "watch on a terminal needs Textual"
+    app = needed("caffe_pysgd.views.watch.app", needs, "watch", without)
     look(run)  # what is no audit is said before the screen changes
     failure = app.Watch(run, interval).run()
     if failure:
