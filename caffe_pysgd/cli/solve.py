@@ -80,7 +80,8 @@ def solve(
     run = start_from(run, snapshot, weights)
     run, ranks = as_rank(run)
     first = ranks is None or ranks.world.rank == 0  # who tests, displays, snapshots and records
-    if gpu is not None or asks_for_gpu(run.solver):
+    on_gpu = gpu is not None or asks_for_gpu(run.solver)
+    if on_gpu:
         pycaffe.require_gpu()  # before anything is written
     audit = _prepare(run, snapshot) if first else None
     terminal = sys.stderr.isatty() and "GLOG_logtostderr" not in os.environ and not is_quiet()
@@ -88,7 +89,8 @@ def solve(
     caffe = pycaffe.compiled()
     quiet = int(os.environ.get("GLOG_minloglevel", 0))  # noqa: SIM112 - glog's own name
     caffe.init_log(2 if with_bar or not first else quiet, True)
-    _choose_device(run, gpu, caffe)
+    device = run.solver.device_id if gpu is None else gpu
+    _choose_device(caffe, device if on_gpu else None)
     python_solver = Solver(run, audit, ranks)
     if ranks:
         ranks.dealt()
@@ -138,14 +140,11 @@ def _prepare(run: Run, snapshot: Optional[str]) -> AuditSettings:
     return audit
 
 
-def _choose_device(run: Run, gpu: Optional[int], caffe: Any) -> None:
-    from caffe_pysgd.stock.solver_file import asks_for_gpu
-
-    if gpu is None and not asks_for_gpu(run.solver):
+def _choose_device(caffe: Any, device: Optional[int]) -> None:
+    if device is None:
         caffe.log("Use CPU.")
         caffe.set_mode_cpu()
         return
-    device = run.solver.device_id if gpu is None else gpu
     caffe.log(f"Using GPUs {device}")
     caffe.set_device(device)
     caffe.set_mode_gpu()

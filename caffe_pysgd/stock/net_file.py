@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Sequence
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
@@ -37,6 +37,14 @@ def included_layers(net: Any, state: Any) -> List[Any]:
 def included_places(net: Any, state: Any) -> List[int]:
     """Return the places, in the file, of the layers that a net has in a state."""
     return [place for place, layer in enumerate(net.layer) if _included(layer, state)]
+
+
+def replace_layers(net: Any, layers: Sequence[Any]) -> None:
+    """Give a ``NetParameter`` other layers, among which may be its own."""
+    # Copies: what a message is once its list is emptied, not every protobuf says.
+    copies = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
+    del net.layer[:]
+    net.layer.extend(copies)
 
 
 def _included(layer: Any, state: Any) -> bool:

@@ -243,8 +243,13 @@ def binary() -> Path:
 
 def find_binary() -> Optional[Path]:
     """Return the ``caffe`` program, or None: not every Caffe comes with it."""
+    return find_program("caffe")
+
+
+def find_program(name: str) -> Optional[Path]:
+    """Return a program: the one beside this Python, or else the first on PATH; None if none."""
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    found = shutil.which("caffe", path=os.pathsep.join(places))
+    found = shutil.which(name, path=os.pathsep.join(places))
     return Path(found) if found else None
 
 

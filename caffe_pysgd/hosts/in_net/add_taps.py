@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from caffe_pysgd.run.settings import MODULE
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.net_file import included_places
+from caffe_pysgd.stock.net_file import included_places, replace_layers
 
 PREFIX = "pysgd_tap_"
 
@@ -97,9 +97,7 @@ def add_taps(net: Any, state: Any, solver: Any, file: str) -> Tapped:
                 "outputs": {n: wanted[n] for n in nets},
             }
             layers.append(_tap(layer, plans[number], told))
-    copies = [type(layer).FromString(layer.SerializeToString()) for layer in layers]
-    del tapped.layer[:]
-    tapped.layer.extend(copies)
+    replace_layers(tapped, layers)
     return Tapped(tapped, complete, {name for names in wanted.values() for name in names})
 
 

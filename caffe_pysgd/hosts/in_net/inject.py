@@ -18,7 +18,7 @@ from caffe_pysgd.run.run import NET, Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.learnable import LearnableParameter, param_spec
-from caffe_pysgd.stock.net_file import included_layers
+from caffe_pysgd.stock.net_file import included_layers, replace_layers
 
 PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
 
@@ -75,9 +75,7 @@ def inject_net(
     _take_rates(injected, set(names))
     for name in names:
         holder.param.add(name=name, lr_mult=0)
-    layers = [hook, *injected.layer, holder, seal]
-    del injected.layer[:]
-    injected.layer.extend(layers)
+    replace_layers(injected, [hook, *injected.layer, holder, seal])
     return injected
 
 

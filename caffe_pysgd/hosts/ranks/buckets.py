@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Dict, List, NamedTuple, Sequence, Set
 
 from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import MODULE, RankSettings
-from caffe_pysgd.stock.learnable import LearnableParameter
-from caffe_pysgd.stock.net_file import included_places
+from caffe_pysgd.stock.net_file import included_places, replace_layers
 
 PREFIX = "pysgd_send_"
 
@@ -52,7 +52,7 @@ def add_senders(net: Any, run: Run) -> WithSenders:
     bucket: List[int] = []
     for place in range(len(layers) - 1, -1, -1):
         bucket += [number for number, its in enumerate(first) if its == place]
-        size = sum(4 * _count(parameters[number]) for number in bucket)
+        size = sum(4 * math.prod(parameters[number].shape) for number in bucket)
         blob = _free_bottom(layers, place)
         if (
             options.bucket_bytes
@@ -69,9 +69,7 @@ def add_senders(net: Any, run: Run) -> WithSenders:
         if number in senders:
             with_senders.append(senders[number])
         with_senders.append(layer)
-    kept = [type(layer).FromString(layer.SerializeToString()) for layer in with_senders]
-    del copy.layer[:]
-    copy.layer.extend(kept)
+    replace_layers(copy, with_senders)
     settings = RankSettings(
         options.count,
         options.timeout,
@@ -81,13 +79,6 @@ def add_senders(net: Any, run: Run) -> WithSenders:
         tuple(before),
     )
     return WithSenders(copy, settings)
-
-
-def _count(parameter: LearnableParameter) -> int:
-    count = 1
-    for axis in parameter.shape:
-        count *= axis
-    return count
 
 
 def _free_bottom(layers: Sequence[Any], place: int) -> str:

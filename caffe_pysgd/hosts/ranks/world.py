@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any, Dict, Optional, Sequence
 
+import numpy as np
+
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.at_exit import at_exit
 from caffe_pysgd.stock import pycaffe
@@ -61,8 +63,6 @@ class World:
 
     def all_have(self, value: int, when: str) -> Dict[int, int]:
         """Return a number of every rank, by rank: this one's is ``value``."""
-        import numpy as np
-
         mine, found = np.array([value], np.int64), np.zeros(self.size, np.int64)
         self.wait({0: self.comm.Iallgather(mine, found)}, when)
         return dict(enumerate(found.tolist()))
@@ -77,8 +77,8 @@ class World:
         Raises:
             UserError: a rank did not answer in time.
         """
-        began = time.perf_counter()
-        while not self.done(list(requests.values())):
+        began, all_of_them = time.perf_counter(), list(requests.values())
+        while not self.done(all_of_them):
             waited = time.perf_counter() - began
             if waited > self._timeout:
                 missing = [peer for peer, request in requests.items() if not request.Test()]
