@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,10 +24,18 @@ pytest_plugins = ["helpers.browser", "helpers.disks"]  # the fixtures `opened` a
 
 
 @pytest.fixture
-def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory: paths in a prototxt are relative to it."""
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory: paths in a prototxt are relative to it.
+
+    A module that a test imports from it is forgotten again: the next test has its own.
+    """
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        file = os.path.abspath(getattr(module, "__file__", None) or os.sep)
+        if file.startswith(f"{tmp_path}{os.sep}"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple
 
@@ -123,17 +122,14 @@ def runs(block: Block) -> bool:
 
 
 @pytest.fixture
-def project(mnist: Path, workdir: Path) -> Iterator[Path]:
+def project(mnist: Path, workdir: Path) -> Path:
     """A folder of the page's own with the examples in it, where training takes a second."""
     shutil.copytree(mnist / "examples", workdir / "examples")
     shutil.copytree(PROJECT / "examples" / "manual_sgd", workdir / "examples" / "manual_sgd")
     net = workdir / "examples" / "mnist" / "lenet_train_test.prototxt"
     text = net.read_text().replace("batch_size: 64", "batch_size: 8")  # 4 diverges
     net.write_text(text.replace("batch_size: 100", "batch_size: 10"))
-    yield workdir
-    own = [n for n, m in sys.modules.items() if str(workdir) in str(getattr(m, "__file__", ""))]
-    for name in own:
-        del sys.modules[name]
+    return workdir
 
 
 @pytest.mark.parametrize(

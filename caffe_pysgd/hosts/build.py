@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Dict, List, Optional, Sequence
 
@@ -74,8 +75,8 @@ def build_updater(
 
 def let_import(settings: UpdateSettings) -> None:
     """Let the modules of the user's own be found."""
-    if settings.module_path and settings.module_path not in sys.path:
-        sys.path.insert(0, settings.module_path)
+    if settings.module_path and (path := os.path.abspath(settings.module_path)) not in sys.path:
+        sys.path.insert(0, path)
 
 
 def announcement(settings: UpdateSettings, updater: Updater, state: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def resolve(
     for name, value in given.items():
         set_field(solver, name, value)
     if update.names_modules() and not why_no_user_code():
-        sys.path.insert(0, str(configuration.module_path))
+        sys.path.insert(0, os.path.abspath(str(configuration.module_path)))
     rule = _choose_rule(source, update, solver)
     where, net = read_train_net(configuration.solver, solver)
     _refuse_injected(where, net)

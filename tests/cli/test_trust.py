@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict
 
 import h5py
 import pytest
@@ -59,14 +59,10 @@ WRITES = SMALL + (
 
 
 @pytest.fixture(autouse=True)
-def _modules_of_ones_own(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules in the working directory; none of them stays for the next test."""
+def _modules_of_ones_own(workdir: Path) -> None:
+    """Modules in the working directory."""
     Path("my_rules.py").write_text(RULE)
     Path("my_layers.py").write_text(LAYER)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    for name in ("my_rules", "my_layers"):
-        sys.modules.pop(name, None)
 
 
 def record(net: str = SMALL, iterations: int = 3, **update: Any) -> None:
