@@ -167,8 +167,10 @@ class Updater:
             loss = self.smoothed_loss
             rates = {schedule: schedule.rate(iteration, loss) for schedule in self._schedules}
             rate = rates[self.schedule]
-            for p in self.parameters:
-                p.rate, p.iteration = rates[p.schedule] * F(p.lr_mult), iteration
+            local = np.fromiter([rates[p.schedule] for p in self.parameters], F)
+            local *= np.fromiter([p.lr_mult for p in self.parameters], F)
+            for p, local_rate in zip(self.parameters, local):
+                p.rate, p.iteration = local_rate, iteration
             watching = Watching(self.observers, iteration, rate, self.kernels)
             self.clipping = None
             if watching.begin(self.parameters):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -41,10 +43,22 @@ def _two_threads(monkeypatch: Any) -> None:
     monkeypatch.setattr(update, "_WORTH_A_THREAD", CHUNK)
 
 
-def test_the_work_is_shared_by_whole_chunks() -> None:
-    chunks = np.array([CHUNK] * 5 + [1])
-    assert update._shares(chunks) == [(0, 2), (2, 6)]
-    assert update._shares(chunks[:1]) == [(0, 1)]
+@pytest.mark.parametrize("rule", ["adam", "lars"])
+def test_a_thread_that_never_comes_leaves_its_chunks_to_the_others(
+    rule: str, monkeypatch: Any
+) -> None:
+    alone, helped = updater("fused", rule), updater("fused", rule)
+    for some in (alone, helped):
+        fill(some, 0)
+    helped.step(0)
+    held, busy = threading.Event(), ThreadPoolExecutor(1)
+    busy.submit(held.wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "_pool", lambda: busy)
+        alone.step(0)
+    held.set()
+    busy.shutdown()
+    assert_same(alone, helped)
 
 
 class Exponential(UpdateRule):

@@ -8,7 +8,8 @@ taken of a block of 1,024 values while it is in the cache. The rule's part is ma
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 from __future__ import annotations
 
-from typing import Any, Callable, Dict
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator
 
 from llvmlite import ir
 
@@ -35,8 +36,9 @@ from caffe_pysgd.update.statistics import LANES
 
 SYMBOL = "caffe_pysgd_pass"
 
-# The addresses of: the table of addresses, of scalars, of chunks; first and last chunk; scratch;
-# powf; figures or sums of squares. And what to leave in the diffs.
+# The addresses of: the table of addresses, of scalars, of chunks; how many chunks were handed out;
+# how many there are; the addresses of scratch, powf, figures or sums of squares. And what to leave
+# in the diffs.
 ARGUMENTS = 9
 
 
@@ -51,10 +53,27 @@ def assembly(variant: Variant, has_fma: bool) -> str:
     run = ir.Function(module, ir.FunctionType(VOID, [LONG] * ARGUMENTS), SYMBOL)
     b = ir.IRBuilder(run.append_basic_block())
     making = _Pass(b, variant, Arithmetic(variant.rounds_once, variant.exact, has_fma))
-    with loop(b, run.args[3], run.args[4], 1) as (number, _):
+    with _handed_out(b, b.inttoptr(run.args[3], LONG.as_pointer()), run.args[4]) as number:
         making.chunk(number)
     b.ret_void()
     return str(module)
+
+
+@contextmanager
+def _handed_out(b, counter, count) -> Iterator[Any]:
+    """Do what follows for numbers below count that no other thread takes, until all are taken.
+
+    A thread whose core is shared, with a BLAS's that waits for more work, say, takes fewer.
+    """
+    head, body, end = (b.append_basic_block() for _ in range(3))
+    b.branch(head)
+    b.position_at_end(head)
+    number = b.atomic_rmw("add", counter, long(1), "monotonic")
+    b.cbranch(b.icmp_signed("<", number, count), body, end)
+    b.position_at_end(body)
+    yield number
+    b.branch(head)
+    b.position_at_end(end)
 
 
 class _Pass:
