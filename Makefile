@@ -63,7 +63,7 @@ docs: ## build the documentation
 clean: ## remove what the targets make, except .venv and Caffe
 	@rm -rf examples/mnist/mnist_*_lmdb runs build dist site *.egg-info htmlcov .coverage
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find . \( -path ./.caffe -o -path ./.caffe.work -o -path ./.caffes -o -path ./.venv -o -path ./.venv-torch \) -prune -o -name __pycache__ -exec rm -rf {} +
+	@find . \( -path ./.caffe -o -path ./.caffe.work -o -path ./.caffes -o -path ./.pythons -o -path ./.venv -o -path ./.venv-torch \) -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean ## remove .venv and Caffe too
-	@rm -rf .venv .venv.lock .venv-torch .caffe .caffe.work .caffe.lock .caffes
+	@rm -rf .venv .venv.lock .venv-torch .caffe .caffe.work .caffe.lock .caffes .pythons

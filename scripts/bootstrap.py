@@ -237,8 +237,8 @@ def why_unusable(facts: Facts) -> str | None:
     """Why this project cannot work with a Caffe that is there; None if it can."""
     if "error" in facts:
         return str(facts["error"])
-    if facts["python"] < [3, 9]:
-        return "its Python is {}.{}, older than 3.9".format(*facts["python"])
+    if facts["python"] < [3, 8]:
+        return "its Python is {}.{}, older than 3.8".format(*facts["python"])
     if "Python" not in facts["layers"]:
         return "it was built without the Python layer (WITH_PYTHON_LAYER)"
     if facts["in_venv"]:

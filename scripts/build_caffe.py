@@ -50,7 +50,7 @@ CPU_ONLY := 1
 USE_OPENCV := 0
 USE_LEVELDB := 0
 USE_LMDB := 1
-WITH_PYTHON_LAYER := 1
+WITH_PYTHON_LAYER := {python_layer:d}
 BLAS := open
 BLAS_INCLUDE := {include}/{machine}/openblas-pthread
 BLAS_LIB := {lib}/openblas-pthread
@@ -66,7 +66,7 @@ Q ?= @
 """
 
 
-def build(place: Path) -> Path:
+def build(place: Path, python_layer: bool = True) -> Path:
     """Makes `place` hold that Caffe, and returns a venv that imports it."""
     stamp = place / "built"
     venv = place / "venv"
@@ -81,7 +81,7 @@ def build(place: Path) -> Path:
     pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q"]
     run([*pip, *PYTHON_PACKAGES], "cannot install NumPy and protobuf")
     steps.begin("compile Caffe: 5 minutes on two cores")
-    source = compile_caffe(place, prefix, venv)
+    source = compile_caffe(place, prefix, venv, python_layer)
     steps.begin("let the venv import it")
     packages = next(venv.glob("lib/python3.*/site-packages"))
     (packages / "caffe.pth").write_text(f"{source / 'python'}\n")
@@ -109,7 +109,7 @@ def fetch(place: Path, prefix: Path, steps: Steps) -> None:
     shutil.rmtree(work)
 
 
-def compile_caffe(place: Path, prefix: Path, venv: Path) -> Path:
+def compile_caffe(place: Path, prefix: Path, venv: Path, python_layer: bool) -> Path:
     """Compiles the library, the programs and pycaffe; returns the folder of the source."""
     source = next(path for path in (place / "source").iterdir() if path.is_dir())
     for name, pattern, replacement in PATCHES:
@@ -120,7 +120,11 @@ def compile_caffe(place: Path, prefix: Path, venv: Path) -> Path:
     if numpy is None:
         raise Failure(f"{venv} has no headers of NumPy: remove it, and run this again")
     config = MAKEFILE_CONFIG.format(
-        include=prefix / "usr/include", lib=lib, machine=lib.name, numpy=numpy
+        include=prefix / "usr/include",
+        lib=lib,
+        machine=lib.name,
+        numpy=numpy,
+        python_layer=python_layer,
     )
     (source / "Makefile.config").write_text(config)
     # protoc is one of the packages.

@@ -2,6 +2,7 @@
 """Tries this project on a Caffe beside the default one, in a folder of its own below `.caffes`.
 
     .venv/bin/python scripts/try_caffe.py kendryte-caffe
+    CAFFE_PYTHON=python3.8 .venv/bin/python scripts/try_caffe.py kendryte-caffe
 
 Sets the Caffe up from the package registries, then runs doctor, verify in every host that it has,
 the relay of hosts and the conformance tests. Prints what was seen; 0 only if all of it holds.
@@ -13,6 +14,7 @@ import argparse
 import os
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict
 
@@ -24,7 +26,7 @@ from steps import Failure, clean_environment, run, run_as_program
 PROJECT = get_caffe.PROJECT
 PLACES = PROJECT / ".caffes"
 SOLVER = "examples/mnist/lenet_solver.prototxt"
-TESTS = ("tests/update/test_conformance.py", "tests/hosts/test_relay.py")
+TESTS = ("tests/native/test_conformance.py", "tests/hosts/test_relay.py")
 NEEDED_BY_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "lmdb", "h5py")
 HOST = re.compile(r"^ok +host ([\w-]+)", re.MULTILINE)
 
@@ -35,6 +37,9 @@ def kendryte(place: Path) -> Path:
     if python is None:
         get_caffe.install(get_caffe.DEFAULT_PREFIX)
         python = str(get_caffe.DEFAULT_PREFIX / get_caffe.PYTHON)
+    else:
+        asked = [python, "-c", "import platform; print(platform.python_version())"]
+        place /= subprocess.check_output(asked, text=True).strip()
     return from_pypi(place, python, "kendryte-caffe", "numpy<2", "protobuf<4")
 
 
@@ -52,6 +57,7 @@ def from_pypi(place: Path, python: str, *packages: str) -> Path:
 CAFFES: Dict[str, Callable[[Path], Path]] = {
     "kendryte-caffe": kendryte,
     "debian-rebuilt": build_caffe.build,
+    "no-python-layer": partial(build_caffe.build, python_layer=False),
 }
 
 

@@ -15,9 +15,9 @@ byte for each row comes first, 1 for a value and 0 for NULL, and only the values
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from caffe_pysgd.audit.schema import COLUMNS, IN_BETWEEN, OF_AN_UPDATE
@@ -126,7 +126,7 @@ def packed_columns(table: str, columns: Iterable[Row]) -> List[bytes]:
     return [pack(column) for pack, column in zip(_packers(table), columns)]
 
 
-@functools.cache
+@lru_cache(maxsize=None)
 def _packers(table: str) -> Tuple[Callable[[Row], bytes], ...]:
     return tuple(_PACKERS[COLUMNS[table][name]] for name in HASHED[table])
 

@@ -79,7 +79,8 @@ class Runner:
     """
 
     def __init__(self, sweep: Sweep, study: Study, jobs: int, say: Say) -> None:
-        self.sweep, self.study, self.now = sweep, study, dict[str, Now]()
+        self.sweep, self.study = sweep, study
+        self.now: Dict[str, Now] = {}
         self._say, self._stopping = say, threading.Event()
         self._threads = threads(jobs)
         self._fault: Optional[Exception] = None

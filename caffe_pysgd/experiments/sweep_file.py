@@ -8,9 +8,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 from pydantic import Field, StrictInt, ValidationError
+from typing_extensions import Annotated
 
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.experiments.space import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import (
-    Annotated,
     Any,
     Dict,
     Iterator,
@@ -27,6 +26,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import Annotated
 
 from caffe_pysgd.errors import SettingError, UserError, nearest, one_of
 from caffe_pysgd.run.overrides import apply_settings, expand_run_dir, read_merged

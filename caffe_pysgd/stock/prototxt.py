@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +64,7 @@ def read_text(path: Path, empty: Message) -> Message:
         return _read_in_python(path, content, empty)
 
 
-@cache
+@lru_cache(maxsize=None)
 def _say_once(line: str) -> None:
     print(f"caffe-pysgd: {line}", file=sys.stderr)
 

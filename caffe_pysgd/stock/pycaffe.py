@@ -19,7 +19,7 @@ import shutil
 import sys
 import types
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -124,7 +124,7 @@ class _Submodules(MetaPathFinder, Loader):
 sys.meta_path.insert(0, _Submodules())
 
 
-@cache
+@lru_cache(maxsize=None)
 def _own_modules() -> Set[str]:
     return {module.name for module in pkgutil.iter_modules(sys.modules[_US].__path__)}
 

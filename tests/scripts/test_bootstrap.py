@@ -98,7 +98,7 @@ def test_usable_caffe_has_no_reason_against_it(script: ModuleType) -> None:
     ("change", "reason"),
     [
         ({"error": "ImportError: no libcaffe"}, "ImportError: no libcaffe"),
-        ({"python": [3, 7]}, "its Python is 3.7, older than 3.9"),
+        ({"python": [3, 7]}, "its Python is 3.7, older than 3.8"),
         ({"layers": ["Convolution"]}, "without the Python layer"),
         ({"in_venv": True}, "it is in a virtual environment"),
         ({"has_pip": False}, "install python3-venv"),

@@ -13,6 +13,7 @@ from helpers.places import PROJECT
 HOSTS = {
     "kendryte-caffe": ("hook", "solver"),
     "debian-rebuilt": ("in-net", "hook", "solver"),
+    "no-python-layer": ("hook", "solver"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Set
 
@@ -119,10 +118,8 @@ def _template(name: str) -> Any:
     return layer
 
 
-def _template_file(name: str) -> Any:
+def _template_file(name: str) -> Path:
     """Return a template: installed inside the package, in a checkout beside it."""
-    package = resources.files("caffe_pysgd")
+    package = Path(__file__).resolve().parents[2]
     installed = package / "prototxt_templates" / name
-    if installed.is_file():
-        return installed
-    return Path(str(package)).parent / "prototxt_templates" / name
+    return installed if installed.is_file() else package.parent / "prototxt_templates" / name

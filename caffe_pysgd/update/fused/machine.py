@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from caffe_pysgd.update.fused.program import Program
@@ -53,7 +53,7 @@ def in_one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-@cache
+@lru_cache(maxsize=None)
 def load(variant: Variant) -> Callable[..., None]:
     """Return the compiled pass as a C function; it releases the GIL."""
     import llvmlite.binding as llvm
@@ -78,7 +78,7 @@ def load(variant: Variant) -> Callable[..., None]:
     return kind(engine.get_function_address(passes.SYMBOL))
 
 
-@cache
+@lru_cache(maxsize=None)
 def processor() -> Tuple[str, Dict[str, bool]]:
     """Return LLVM's name of this processor, and what it can do; make LLVM ready."""
     import llvmlite.binding as llvm

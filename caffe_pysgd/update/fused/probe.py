@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Optional
 
 import numpy as np
@@ -26,7 +26,7 @@ class UnmatchedRounding(UserError):
     """Caffe's kernels round in a way that no fused pass does."""
 
 
-@cache
+@lru_cache(maxsize=None)
 def rounds_once(library_path: Optional[str]) -> bool:
     """Return whether Caffe's axpy is a fused multiply-add, rounded once, or rounded twice.
 

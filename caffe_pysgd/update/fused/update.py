@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from operator import is_
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -330,13 +330,13 @@ def _in_order(lanes: np.ndarray) -> np.ndarray:
     return sums
 
 
-@cache
+@lru_cache(maxsize=None)
 def thread_count() -> int:
     """Return how many threads update: ``OMP_NUM_THREADS``, or as many as there are cores for us."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
 
 
-@cache
+@lru_cache(maxsize=None)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, thread_count() - 1), "caffe-pysgd")

@@ -25,7 +25,7 @@ POWF = ir.FunctionType(FLOAT, [FLOAT, FLOAT])
 # libm's powf is not correctly rounded, but it is nearly: over all floats, powf(x, 1/2) differs from
 # the correctly rounded square root, and powf(x, 2) from the correctly rounded x x, only where the
 # exact result lies within 1/588 ulp of the midpoint between two floats
-# (tests/update/test_guard_band.py goes through all of them). So the rounded result is libm's unless
+# (tests/native/test_guard_band.py goes through all of them). So the rounded result is libm's unless
 # its residual, which a fused multiply-add gives exactly, says that a midpoint is closer than this:
 _HALF_ULP = 2.0**-24  # of a number in [1, 2)
 _EXPONENT = 0x7F800000
