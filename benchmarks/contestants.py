@@ -31,6 +31,7 @@ KERNELS = {
     FAST: ("fused", False),
 }
 LEAVES_UPDATE, LEAVES_ZEROS, FIGURES = ", leaves the update", ", leaves zeros", ", figures"
+RESTED = ", rested"
 TORCH = "torch "
 
 
@@ -59,6 +60,7 @@ class Problem:
     def __init__(self, settings: Settings, width: int, folder: Path) -> None:
         self.settings, self.width = settings, width
         self.solver = native_solver(settings, width, folder)
+        self.solver.net.forward()
         self.blobs = [blob for layer in self.solver.net.layers for blob in layer.blobs]
         generator = np.random.default_rng(1)
         self.gradients = [generator.standard_normal(blob.count, F) * F(0.01) for blob in self.blobs]
@@ -90,12 +92,13 @@ class Problem:
     def contestants(self) -> List[Contestant]:
         """Return the native solver, and this project's kernels in all the ways there are."""
         natively = lambda: timed(self.solver.apply_update)  # noqa: E731
-        found = [Contestant(CAFFE, self._fill_blobs, natively, uses_blas=True)]
+        found = [Contestant(CAFFE, self._fill_blobs, natively)]
         names = [name for name in KERNELS if name != FAST or self.settings.takes_powers]
         found += [self._contestant(name, name) for name in names]
         for name in names[names.index(FUSED) :]:
             found.append(self._contestant(name + LEAVES_ZEROS, name, clears_diffs=True))
             found.append(self._contestant(name + LEAVES_UPDATE, name, keeps_update=True))
+            found.append(self._contestant(name + RESTED, name, rested=True))
         found.append(self._contestant(FUSED + FIGURES, FUSED, figures=True))
         return found
 
@@ -106,6 +109,7 @@ class Problem:
         clears_diffs: bool = False,
         keeps_update: bool = False,
         figures: bool = False,
+        rested: bool = False,
     ) -> Contestant:
         updater, observers = self._updaters[kernels], [TakesFigures()] if figures else []
         iteration = 0
@@ -117,7 +121,11 @@ class Problem:
             iteration += 1
             return timed(lambda: updater.step(iteration))
 
-        return Contestant(name, self._fill_parameters, update, uses_blas=name == NATIVE)
+        return Contestant(name, self._fill_parameters, update, rested)
+
+    def backward(self) -> None:
+        """Do a backward pass of the native solver's net."""
+        self.solver.net.backward()
 
     def _fill_blobs(self) -> None:
         for blob, gradient in zip(self.blobs, self.gradients):

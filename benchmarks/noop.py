@@ -66,7 +66,6 @@ def measure(layers_for: Any, pairs: int) -> Dict[str, Any]:
                 way,
                 (lambda: fill(blobs)) if way == "full" else (lambda: None),
                 lambda solver=solver: timed(solver.apply_update),
-                uses_blas=True,
             )
             for way, solver in solvers.items()
         ]

@@ -13,6 +13,7 @@ from contestants import (
     KERNELS,
     LEAVES_UPDATE,
     LEAVES_ZEROS,
+    RESTED,
     TORCH,
 )
 from rich.console import Console
@@ -69,6 +70,8 @@ def print_update(size: Dict[str, Any]) -> None:
         "leaving zeros, ms",
         "leaving the update, ms",
         "with figures, ms",
+        "of the time rested",
+        "longest of the median",
     ):
         fused.add_column(column, justify="right")
     for rule, figures in size["rules"].items():
@@ -85,6 +88,8 @@ def print_update(size: Dict[str, Any]) -> None:
             " / ".join(_milliseconds(seconds, name + LEAVES_ZEROS) for name in names),
             " / ".join(_milliseconds(seconds, name + LEAVES_UPDATE) for name in names),
             _milliseconds(seconds, FUSED + FIGURES),
+            " / ".join(_against(seconds, name, name + RESTED) for name in names),
+            " / ".join(f"{_longest(seconds[name]):.2f}x" for name in names),
         )
     console().print(times, fused)
 
@@ -106,6 +111,10 @@ def _milliseconds(seconds: Figures, name: str) -> str:
 
 def _against(seconds: Figures, other: str, who: str) -> str:
     return f"{median_ratio(seconds[other], seconds[who]):.2f}x" if other in seconds else "-"
+
+
+def _longest(seconds: List[float]) -> float:
+    return max(seconds) / statistics.median(seconds)
 
 
 def print_memory(memory: Dict[str, Any]) -> None:

@@ -26,13 +26,13 @@ class Contestant(NamedTuple):
         name: what the tables call it.
         fill: lets it have fresh gradients, untimed.
         update: does one update; returns its seconds.
-        uses_blas: whether the next one must wait until a BLAS has come to rest.
+        rested: whether it waits until the BLAS's threads sleep, which it is not given in training.
     """
 
     name: str
     fill: Callable[[], None]
     update: Callable[[], float]
-    uses_blas: bool = False
+    rested: bool = False
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -43,16 +43,21 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def take_turns(
-    contestants: Sequence[Contestant], rounds: int, advance: Callable[[], None] = lambda: None
+    contestants: Sequence[Contestant],
+    rounds: int,
+    advance: Callable[[], None] = lambda: None,
+    backward: Callable[[], None] = lambda: None,
 ) -> Dict[str, Series]:
     """Let everybody update once in each round, in any order.
 
-    Before each turn the gradients are fresh, and then a copy on all cores sweeps the caches.
+    Before each turn the gradients are fresh, a copy on all cores sweeps the caches, and a backward
+    pass leaves the BLAS as training does: with threads that spin.
 
     Args:
         contestants: who takes turns.
         rounds: how many count, after one that does not: it finds memory that was never used.
         advance: is called after each round.
+        backward: a backward pass in the BLAS that Caffe has.
 
     Returns:
         Under ``seconds`` those of each contestant's updates, under ``bandwidth`` the bytes per
@@ -63,11 +68,13 @@ def take_turns(
     bandwidth: Series = {contestant.name: [] for contestant in contestants}
     for number in range(rounds + 1):
         order = random.Random(number).sample(contestants, len(contestants))
-        for name, fill, update, uses_blas in order:
+        for name, fill, update, rested in order:
             fill()
+            time.sleep(PAUSE)  # for the copy, too
             bandwidth[name].append(copy.bandwidth())
+            backward()
+            time.sleep(PAUSE if rested else 0)
             seconds[name].append(update())
-            time.sleep(PAUSE if uses_blas else 0)
         advance()
     return {"seconds": _that_count(seconds), "bandwidth": _that_count(bandwidth)}
 

@@ -3,7 +3,8 @@
 For each rule and number of values, all who compute the update take turns, in one process (PyTorch
 in one beside it), so that what else the machine does hits all of them alike. A figure is the median
 over the rounds; a ratio is the median of the ratios within each round. Before each turn the
-gradients are fresh, and a copy on all cores sweeps the caches and measures the memory's bandwidth.
+gradients are fresh, a copy on all cores sweeps the caches and measures the memory's bandwidth, and
+a backward pass comes right before the update, as in training: the BLAS's threads still spin.
 
     python benchmarks/update.py [--values 4e6 33.6e6] [--rules SGD Adam] [--torch] [--json FILE]
 """
@@ -103,7 +104,7 @@ def measure_rule(
     contestants = problem.contestants()
     if peer:
         contestants += problem.torch_contestants(peer)
-    return take_turns(contestants, rounds, advance)
+    return take_turns(contestants, rounds, advance, problem.backward)
 
 
 if __name__ == "__main__":
