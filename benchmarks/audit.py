@@ -22,6 +22,8 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from machine import describe
+from raw_figures import write_figures
 
 from caffe_pysgd import get_solver
 from caffe_pysgd.audit.recorder import Recorder
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--iterations", default=150, type=int, help="of each variant")
     parser.add_argument("--updates", default=15, type=int, help="of each variant, at 30 million")
     parser.add_argument("--values", default=30_000_000, type=int)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
         iteration, update = lenet(arguments.solver, arguments.iterations, Path(folder))
@@ -57,6 +60,8 @@ def main() -> None:
         say(f"{arguments.solver.stem}, its update", update)
         alone = update_alone(arguments.values, arguments.updates, Path(folder))
         say(f"{arguments.values:,} values, the update alone", alone)
+    found = {"iteration": iteration, "update": update, "update alone": alone}
+    write_figures(arguments.json, {"machine": describe(), **found})
 
 
 def say(what: str, seconds: Dict[str, List[float]]) -> None:

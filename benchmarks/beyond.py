@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from pathlib import Path
 from typing import Any, Dict, List
 
 import numpy as np
+from machine import describe
+from raw_figures import write_figures
 from settings import arrays_touched
+from tables import median_ratio
 from turns import Contestant, take_turns, timed
 
 import caffe_pysgd
@@ -57,15 +61,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--values", type=float, default=33.6e6)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw figures")
     options = parser.parse_args()
     seconds = take_turns(contestants(options.values), options.rounds)["seconds"]
     print(f"{options.values:.3g} values, medians of {options.rounds} rounds")
-    for name, rule in MEASURED.items():
-        touched, of_sgd = (arrays_touched(len(r.slots), True) for r in (rule, RULES["sgd"]))
-        pairs = zip(seconds[name], seconds["SGD"])
-        ratio = statistics.median(own / sgd * of_sgd / touched for own, sgd in pairs)
+    ratios = {name: per_byte(seconds, name) for name in MEASURED}
+    for name, ratio in ratios.items():
         milliseconds = 1e3 * statistics.median(seconds[name])
         print(f"{name:14}{milliseconds:7.1f} ms  {ratio:5.2f} of SGD's time per byte")
+    write_figures(options.json, {"machine": describe(), "seconds": seconds, "per byte": ratios})
+
+
+def per_byte(seconds: Dict[str, List[float]], name: str) -> float:
+    """Return a rule's time for each byte that it must read or write, as a ratio to SGD's."""
+    touched, of_sgd = (arrays_touched(len(MEASURED[n].slots), True) for n in (name, "SGD"))
+    return median_ratio(seconds[name], seconds["SGD"]) * of_sgd / touched
 
 
 def contestants(values: float) -> List[Contestant]:

@@ -26,6 +26,14 @@ def data(*shape: int, top: str = "data", value: float = 0) -> str:
     )
 
 
+def parameter_layer(number: int, values: int) -> str:
+    """Return a layer that is nothing but a parameter."""
+    return (
+        f'layer {{ name: "p{number}" type: "Parameter" top: "p{number}" '
+        f"parameter_param {{ shape {{ dim: {values} }} }} }}"
+    )
+
+
 def fully_connected(
     name: str,
     bottom: str,
