@@ -95,7 +95,9 @@ def solve(
     if ranks:
         ranks.dealt()
     python_solver.undisturbed = _only_caffes_own_layers(python_solver, caffe)
-    python_solver.updater.keeps_update = run.solver.snapshot_diff  # else nobody looks at them
+    if not run.solver.snapshot_diff:  # then nobody looks at the diffs
+        python_solver.updater.keeps_update = False
+        python_solver.updater.clears_diffs = python_solver.undisturbed and not ranks
     last = LastSnapshot()
     python_solver.updater.observers.append(last)
     effects = {signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)}

@@ -164,8 +164,10 @@ class Solver:
         self._smoothing = SmoothedLoss(start, self.param.average_loss)
         self.smoothed_loss = np.float32(0)
         self._timer = time.perf_counter()
+        cleared = False  # by the update before
         while self.iter < stop:
-            self.net.clear_param_diffs()
+            if not cleared:
+                self.net.clear_param_diffs()
             if self._test_due() and (self.iter > 0 or self.param.test_initialization):
                 self._test_all()
                 if self._stopping:
@@ -188,6 +190,7 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
+            cleared = self.undisturbed and self.updater.clears_diffs
             request = self._requested_action()
             if request is Action.SNAPSHOT or self._snapshot_due():
                 self.snapshot()

@@ -32,7 +32,7 @@ class Watching:
         """Tell all observers that an update begins; return whether it shall be done."""
         willing = [o.begin(self._iteration, self._rate, parameters) for o in self._observers]
         self._refused = not all(willing)
-        if self._seeing and not self._refused:
+        if self.seeing and not self._refused:
             for p in parameters:
                 self._tell(p, Stage.GRADIENT, p.diff)
         return not self._refused

@@ -164,11 +164,12 @@ def test_solve_follows_a_python_layer_that_moves_its_weights(workdir: Path, cli:
     same_snapshots(snapshot_name(stock, 6), snapshot_name(ours, 6))
 
 
-def test_an_undisturbed_solver_has_the_same_bits(workdir: Path) -> None:
+@pytest.mark.parametrize("clears_diffs", [False, True])
+def test_an_undisturbed_solver_has_the_same_bits(workdir: Path, clears_diffs: bool) -> None:
     stock, ours = write_pair(workdir, lr_policy="inv", gamma=0.1, power=0.75)
     first, second = native(stock), get_solver(str(ours))
     assert not second.undisturbed
-    second.undisturbed = True
+    second.undisturbed, second.updater.clears_diffs = True, clears_diffs
     for seed in range(3):
         for solver in (first, second):
             caffe.set_random_seed(seed + 1)

@@ -334,6 +334,21 @@ def test_what_cannot_be_compiled_later_on_is_no_obstacle(monkeypatch: Any) -> No
     assert reason == "its pass cannot be compiled: MemoryError: no room for code"
 
 
+class Looking(UpdateRule):
+    """Looks at the rates in a way that no symbol sees."""
+
+    def update(self, p: Any) -> np.ndarray:
+        high = np.asarray(p.rate).max() > 0.3 * p.h.base_lr
+        return p.rate * (np.sign(p.gradient) if high else p.gradient)
+
+
+def test_a_rule_that_looks_at_the_rates_is_traced_whenever_they_change() -> None:
+    h = {"lr_policy": "exp", "gamma": 0.5}
+    plain, fused = updater(Looking(), "native", **h), updater(Looking(), "fused", **h)
+    assert trained(plain) == trained(fused)
+    assert fused.kernels.unfused == {}
+
+
 class Inverse(UpdateRule):
     def update(self, p: Any) -> np.ndarray:
         return p.rate / p.gradient

@@ -34,22 +34,23 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
         self.blobs[0].data[...] = 0
         if self.take_over.settings.registered:
             self.take_over.add_state_blobs()
-
-    @exit_with_message
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         for index in range(len(top)):  # pycaffe cannot iterate over these
             top[index].reshape(1)
             if not self.take_over.settings.log_outputs:
                 top[index].reshape(0)  # Caffe logs value by value
+        top[LOSS].data[...] = 0
+        self.shown = [top[index].data for index in (RATE, UPDATE_L2, UPDATE_RATIO)]
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        pass  # as it was set up
 
     @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        top[LOSS].data[...] = 0
         take_over = self.take_over
         if take_over.updater is None:
             take_over.start()
         if take_over.recording:
-            take_over.recording.pass_begins(first=not self.blobs[0].diff[0])
+            take_over.recording.pass_begins(first=not take_over.passes_done())
 
     @exit_with_message
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -58,9 +59,9 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
             take_over.recording.losses.pass_ends()
         if take_over.gradients_complete():
             take_over.update()
-            top[RATE].data[...] = take_over.rate
-            top[UPDATE_L2].data[...] = take_over.figures.l2
-            top[UPDATE_RATIO].data[...] = take_over.figures.ratio
+            figures = take_over.figures
+            for top_data, value in zip(self.shown, (take_over.rate, figures.l2, figures.ratio)):
+                top_data[...] = value
 
 
 class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]

@@ -53,6 +53,7 @@ class TakeOver:
         if self.ranks:
             self.ranks.deal()
         self.next_iteration = 0
+        self._iter_size = int(settings.hyperparameters["iter_size"])
         # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.
         # Elsewhere these blobs, which no other layer owns, stay where they are.
         self.may_move = hasattr(_caffe.Blob, "_gpu_data_ptr")
@@ -67,9 +68,8 @@ class TakeOver:
             blobs.add_blob(size)
             blobs[len(blobs) - 1].data[...] = 0
 
-    @property
-    def header(self) -> Floats:
-        """The state's header: whether there is any, iteration and current_step."""
+    def _find_header(self) -> Floats:
+        """Return the state's header: whether there is any, iteration and current_step."""
         header: Floats = self.hook.blobs[HEADER_BLOB].data
         return header
 
@@ -80,7 +80,8 @@ class TakeOver:
             self.settings, self.blobs, self._states(), self.observers, clears_diffs=True
         )
         self.memory = Memory(self.updater, self.blobs)
-        state = unpack_header(self.header)
+        self._header = self._find_header()
+        state = unpack_header(self._header)
         self.next_iteration = state.iteration
         self.updater.resume(*state)
         if self.recording:
@@ -98,7 +99,7 @@ class TakeOver:
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
-        loaded = is_live(self.header)
+        loaded = is_live(self._find_header())
         wanted = self.resume_wanted
         if wanted and not loaded:
             raise UserError(
@@ -118,34 +119,39 @@ class TakeOver:
             states[index][slot] = self.hook.blobs[FIRST_STATE_BLOB + number].data.reshape(-1)
         return states
 
-    def in_last_pass(self) -> bool:
-        """Return whether this pass is the last of ``iter_size``."""
-        passes = self.hook.blobs[0].diff[0] + 1
-        return bool(passes >= self.settings.hyperparameters["iter_size"])
-
-    def gradients_complete(self) -> bool:
-        """Count a pass; return whether it was the last of ``iter_size``.
+    def passes_done(self) -> int:
+        """Return how many of an iteration's ``iter_size`` passes are done.
 
         The count is kept where Caffe sets it back to 0: in a diff, which each iteration clears
         before its first pass. So it is right also after an iteration that an exception cut short.
         """
-        count, complete = self.hook.blobs[0].diff, self.in_last_pass()
-        count[0] = 0 if complete else count[0] + 1
+        return 0 if self._iter_size == 1 else int(self.hook.blobs[0].diff[0])
+
+    def in_last_pass(self) -> bool:
+        """Return whether this pass is the last of ``iter_size``."""
+        return self.passes_done() + 1 >= self._iter_size
+
+    def gradients_complete(self) -> bool:
+        """Count a pass; return whether it was the last of ``iter_size``."""
+        complete = self.in_last_pass()
+        if self._iter_size > 1:
+            self.hook.blobs[0].diff[0] = 0 if complete else self.passes_done() + 1
         return complete
 
     def update(self) -> None:
         """Apply one update, and leave nothing for the native one to do."""
         updater = self.updater
         assert updater is not None
-        header = self.header
+        if self.may_move:
+            self._header = self._find_header()
+            self.memory.fetch()
+            for slots, now in zip(updater.states, self._states()):
+                slots.update(now)
+        header = self._header
         state = unpack_header(header)
         iteration = state.iteration
         if iteration != self.next_iteration:  # a Python program restored the solver
             updater.resume(*state)
-        if self.may_move:
-            self.memory.fetch()
-            for slots, now in zip(updater.states, self._states()):
-                slots.update(now)
         if self.recording:
             updater.smoothed_loss = self.recording.update_begins(iteration)
         if self.ranks:

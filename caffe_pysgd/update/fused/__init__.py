@@ -49,7 +49,7 @@ class FusedKernels(CaffeKernels):
         l1 = parameters[0].h.regularization_type == "L1"
         try:
             compiled = partial(self._compiled, l1=l1, checked=checked)
-            return FusedUpdate(rule, parameters, compiled, keeps=not checked)
+            return FusedUpdate(rule, parameters, compiled, checked)
         except Untraceable as reason:
             self.unfused[name] = str(reason)
         return None

@@ -9,7 +9,7 @@ otherwise, or branches on values, or calls what has no counterpart here, cannot 
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -65,11 +65,14 @@ class Trace(NamedTuple):
         programs: up to each call of ``norms``, where they change nothing, and then to the end.
         scalars: the last program's; the others' are the first of these.
         reads_iteration: whether they may be others at another iteration.
+        rates: which of the scalars are the rates; None where another was computed from what
+            parameters differ in.
     """
 
     programs: Tuple[Program, ...]
     scalars: Scalars
     reads_iteration: bool
+    rates: Optional[List[int]]
 
 
 def trace(
@@ -113,7 +116,15 @@ def trace(
     if step.state.keys() != state.keys() or any(step.state[k] is not state[k] for k in state):
         raise Untraceable("it puts another array into its state")
     found = lines.programs([symbol.value for symbol in state.values()], value.value)
-    return Trace(expected if expected == found else found, lines.scalars, step.reads_iteration)
+    programs = expected if expected == found else found
+    return Trace(programs, lines.scalars, step.reads_iteration, _rates_among(lines.scalars, step))
+
+
+def _rates_among(scalars: Scalars, step: _Step) -> Optional[List[int]]:
+    own = [one for one in scalars if isinstance(one, PerParameter)]
+    if any(one is not step.rate and one is not step.decay for one in own):
+        return None
+    return [number for number, one in enumerate(scalars) if one is step.rate]
 
 
 class PerParameter(np.ndarray):

@@ -59,7 +59,7 @@ class _Passes:
         compiled: one for each program.
         measuring: the last of them, taking figures.
         keeping: two that keep on the way what they can, if there are such.
-        scalars: one row for each parameter.
+        scalars, scalars_address: one row for each parameter.
         sums: for each program, where its pass leaves sums of squares: a row for each chunk, with
             all lanes.
         scratch_addresses: one for each thread.
@@ -79,6 +79,7 @@ class _Passes:
         self.compiled, self.keeping = ([plain[one] for one in ones] for ones in (programs, short))
         self.measuring = compiled(programs[-1], True)
         self.scalars = np.zeros((parameters, layout.RULE + programs[-1].scalars), F)
+        self.scalars_address = self.scalars.ctypes.data
         self.sums = [np.zeros((chunks, len(program.norms), LANES)) for program in programs]
         norms = max(len(program.norms) for program in programs)
         self._scratches = [layout.scratch(norms) for _ in range(threads)]
@@ -92,7 +93,8 @@ class FusedUpdate:
         rule: what is traced: its ``update`` and ``slots``.
         parameters: all with the same ``regularization_type``.
         compiled: returns the pass of a program, with figures or without.
-        keeps: whether a gradient may be gone before the last pass.
+        checked: whether it is a user's own: its update is looked at, and its gradients stay until
+            the last pass.
 
     Raises:
         Untraceable: the rule is no program for single values.
@@ -103,9 +105,9 @@ class FusedUpdate:
         rule: Any,
         parameters: Sequence[Parameter],
         compiled: Callable[[Program, bool], Compiled],
-        keeps: bool,
+        checked: bool,
     ) -> None:
-        self._rule, self._compiled, self._keeps = rule, compiled, keeps
+        self._rule, self._compiled, self._checked = rule, compiled, checked
         self._parameters = list(parameters)
         self._seen: List[np.ndarray] = []  # where they are now
         self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
@@ -151,7 +153,8 @@ class FusedUpdate:
         self._powf = address_of_powf()
         self._programs: Tuple[Program, ...] = ()
         self._passes: _Passes  # for these
-        self._traced_for: Optional[np.ndarray] = None
+        self._traced_for: Optional[bytes] = None
+        self._rate_columns: Optional[List[int]] = None
         self._trace(np.zeros(len(parameters), F), 0)
 
     def run(
@@ -177,8 +180,10 @@ class FusedUpdate:
         """
         self._look_where_they_are()
         now = np.fromiter(rates, F)  # a tenth of np.array's time
-        if self._traced_for is None or not np.array_equal(now, self._traced_for):
+        if self._traced_for is None:
             self._trace(now, iteration)
+        elif now.tobytes() != self._traced_for:
+            self._take_rates(now, iteration)
         passes = self._passes
         keeps = bool(passes.keeping) and not measure
         treatment = clip, normalization, self._gradient_decays
@@ -196,7 +201,8 @@ class FusedUpdate:
                 if keeps:  # the gradient's place is taken
                     treatment = F(1), F(1), F(0)
             else:
-                self._chunks[:, layout.UNFIT] = 0
+                if self._checked:
+                    self._chunks[:, layout.UNFIT] = 0
                 if measure:
                     self._figures[...] = layout.NO_FIGURES
                     compiled = passes.measuring
@@ -205,7 +211,7 @@ class FusedUpdate:
     def _call(self, compiled: Compiled, chunks: int, figures: int, leaves: int) -> None:
         """Let all threads do a pass, chunk by chunk; one that comes late finds less to do."""
         passes = self._passes
-        tables = (self._addresses_address, passes.scalars.ctypes.data, chunks)
+        tables = (self._addresses_address, passes.scalars_address, chunks)
         handed_out = (self._counter, len(self._chunks))
         self._handed_out[0] = 0
         first, *more = (
@@ -214,7 +220,20 @@ class FusedUpdate:
         )
         others = [_pool().submit(compiled, *call) for call in more]
         compiled(*first)
-        wait([other for other in others if not other.cancel()])
+        if others:
+            wait([other for other in others if not other.cancel()])
+
+    def _take_rates(self, rates: np.ndarray, iteration: int) -> None:
+        """Bring the scalars up to date where nothing but the rates has changed.
+
+        A rule of the user's own might look at them unseen, so it is traced again.
+        """
+        if self._checked or self._rate_columns is None:
+            self._trace(rates, iteration)
+            return
+        for column in self._rate_columns:
+            self._passes.scalars[:, column] = rates
+        self._traced_for = rates.tobytes()
 
     def _trace(self, rates: np.ndarray, iteration: int, norms: Sequence[np.ndarray] = ()) -> None:
         """Bring passes and scalars up to date; norms that nobody knows yet are taken for 1.
@@ -245,13 +264,15 @@ class FusedUpdate:
             if norms:
                 raise Untraceable("what it does depends on a norm")
             sizes = len(self._parameters), len(self._chunks), self._threads
-            self._passes = _Passes(programs, self._compiled, self._keeps, *sizes)
+            self._passes = _Passes(programs, self._compiled, not self._checked, *sizes)
             self._programs = programs
         for (_, rows), one in zip(self._alike, traced):
             for column, values in enumerate(one.scalars, layout.RULE):
                 self._passes.scalars[rows, column] = values
+        among = traced[0].rates
+        self._rate_columns = None if among is None else [layout.RULE + number for number in among]
         if not any(one.reads_iteration for one in traced):
-            self._traced_for = rates
+            self._traced_for = rates.tobytes()
 
     @property
     def takes_powers(self) -> bool:
@@ -265,6 +286,8 @@ class FusedUpdate:
 
     def unfit(self) -> Optional[Unfit]:
         """Return what in the last update was not finite, in the first parameter where it was so."""
+        if not self._checked:
+            return None
         found = np.flatnonzero(self._chunks[:, layout.UNFIT])
         if not found.size:
             return None
