@@ -70,7 +70,8 @@ def test_it_ends_with_one_line_and_its_last_snapshot(cli: Any, workdir: Path, ho
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("host", HOSTS)
-def test_it_always_does(cli: Any, workdir: Path, host: str) -> None:
-    train_until_it_diverges(cli, workdir, host, times=100)
+def test_it_always_does(cli: Any, workdir: Path, host: str, part: int) -> None:
+    train_until_it_diverges(cli, workdir, host, times=25)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, List
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.failures import failure
 from helpers.nets import CONSTANT, write_solver
-from helpers.places import BIN
+from helpers.running import Running
 from helpers.runs import assert_same_bits
 
 import caffe_pysgd
@@ -21,8 +20,7 @@ from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.stock.snapshots import read_model
 from caffe_pysgd.update.bits import compare
 
-LAST = 3000
-FIELDS = {"type": "Adam", "momentum2": 0.99, "base_lr": 1e-4, "max_iter": LAST, "snapshot": 100}
+FIELDS = {"type": "Adam", "momentum2": 0.99, "base_lr": 1e-4, "max_iter": 3000, "snapshot": 100}
 LAYERS = [("hidden", 0), ("hidden", 1), ("out", 0), ("out", 1)]
 
 
@@ -38,23 +36,35 @@ def weights(iteration: int) -> List[np.ndarray]:
     return [model[layer][index] for layer, index in LAYERS]
 
 
-def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> None:
-    write_run(workdir)
+def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> List[str]:
+    """Kill a run so many times, each time while it starts, trains or writes; return its log.
+
+    Every fifth kill comes at a random moment of the start; the others after some of the lines that
+    stand, as a snapshot does, at every twentieth iteration.
+    """
+    last = 200 * (kills + 1)
+    write_run(workdir, max_iter=last, snapshot=20, display=20)
     assert cli(command, "run.yaml").returncode == 0
-    expected = weights(LAST)
+    expected = weights(last)
     shutil.rmtree(workdir / "run")
     rng = random.Random(5)
-    program = [str(BIN / "caffe-pysgd"), command, "run.yaml", "--snapshot", "auto"]
-    for _ in range(kills):
-        process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        time.sleep(rng.uniform(0.2, 2.2))
-        process.kill()
-        process.communicate()
-    ended = cli(*program[1:])
+    program = [command, "run.yaml", "--snapshot", "auto"]
+    log = []
+    for number in range(kills):
+        with Running(*program) as running:
+            if number % 5 == 0:
+                time.sleep(rng.uniform(0, 1))
+            else:
+                running.until("Iteration ", times=rng.randint(1, 8))
+                time.sleep(rng.uniform(0, 0.02))
+            assert running.process.poll() is None, running.log[-2000:]
+        log += [line for line in running.log.splitlines() if line.startswith("caffe-pysgd: ")]
+    ended = cli(*program)
     assert ended.returncode == 0, ended.stderr[-2000:]
     names = [f"{layer}/{index}" for layer, index in LAYERS]
-    assert_same_bits([compare(*both) for both in zip(names, expected, weights(LAST))])
+    assert_same_bits([compare(*both) for both in zip(names, expected, weights(last))])
     assert check_ledger(workdir / "run").intact
+    return log
 
 
 @pytest.mark.parametrize("command", ["train", "solve"])
@@ -68,7 +78,11 @@ def test_a_run_that_is_killed_ends_with_the_bits_of_one_that_is_not(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", ["train", "solve"])
 def test_a_hundred_kills(workdir: Path, cli: Any, command: str) -> None:
-    train_and_kill(workdir, cli, command, kills=100)
+    log = train_and_kill(workdir, cli, command, kills=100)
+    resumed = [line for line in log if "resuming from" in line]
+    passed_over = [line for line in log if "passed over" in line]
+    print(f"{len(set(resumed))} snapshots gone on from, {len(passed_over)} passed over")
+    assert len(set(resumed)) > 50
 
 
 @pytest.mark.parametrize("command", ["train", "solve"])
