@@ -7,8 +7,9 @@ import glob
 import json
 import os
 import re
+import secrets
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
@@ -36,14 +37,14 @@ def replacing(path: Path) -> Iterator[Path]:
             return
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.fchmod(handle, 0o666 & ~umask())
-        os.close(handle)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            yield Path(name)
-            os.replace(name, path)
+            os.close(os.open(beside, os.O_CREAT | os.O_EXCL, 0o666))
+            yield beside
+            os.replace(beside, path)
         except BaseException:
-            os.unlink(name)
+            with suppress(FileNotFoundError):  # Ctrl-C may come when it is in place
+                os.unlink(beside)
             raise
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
@@ -118,10 +119,3 @@ def _reason(error: OSError) -> str:
     """Return why, in the system's words; HDF5 hides them in several lines of its own."""
     number = re.search(r"errno = (\d+)", str(error))
     return error.strerror or (os.strerror(int(number[1])) if number else str(error))
-
-
-def umask() -> int:
-    """Return which permissions new files do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
-import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Set
 
 from caffe_pysgd.audit.schema import creation
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.files import OTHER_FOLDER, lock_against_others, umask
+from caffe_pysgd.files import OTHER_FOLDER, lock_against_others
 
 open_files: Set[Path] = set()  # by this process
 
@@ -84,20 +84,20 @@ def move_aside(file: Path) -> Path:
 
 def create(file: Path) -> None:
     """Make an empty store, whole or not at all; one that is there by now stays."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
+    name = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL, 0o666))  # SQLite would give its group less
         connection = sqlite3.connect(name)
         try:
             connection.executescript(creation())
             connection.execute("PRAGMA journal_mode = WAL")
         finally:
             connection.close()
-        os.chmod(name, 0o666 & ~umask())
         with suppress(FileExistsError):
             os.link(name, file)
     finally:
-        os.unlink(name)
+        with suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 @contextmanager

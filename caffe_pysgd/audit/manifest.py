@@ -80,7 +80,7 @@ def read(path: Path) -> Dict[str, Any]:
     """Return what was written down of a run before it started; nothing if it is there no more."""
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return stated if isinstance(stated, dict) else {}
 

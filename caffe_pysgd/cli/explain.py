@@ -59,7 +59,7 @@ def explain(
     quiet_caffe()
     with open_audit(file) as store, showing("training again") as progress:
         found = find_element(store, param, _numbers(index), iteration, progress, allow_user_code)
-    explanation = explain_element(found.element, found.trained_again)
+        explanation = explain_element(found.element, found.trained_again)
     _show(explanation)
     if json_path:
         write_json(json_path, explanation.as_json())

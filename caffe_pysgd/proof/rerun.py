@@ -268,8 +268,8 @@ class Retraining:
         """Return the session's last solver state up to an iteration that is still as it was."""
         rows = self._store.rows("snapshots", self._session.session)
         taken = {row["iteration"] for row in rows}
-        within = range(self._session.start_iteration + 1, upto + 1)
-        for iteration in sorted(taken.intersection(within), reverse=True):
+        start = self._session.start_iteration
+        for iteration in sorted((i for i in taken if start < i <= upto), reverse=True):
             states = self._recorded_states(iteration)
             try:
                 self._check_unchanged(iteration)

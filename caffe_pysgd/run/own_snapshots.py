@@ -142,7 +142,7 @@ def _earlier_prefix(run: Run) -> str:
         stated = json.loads((run.directory / MANIFEST).read_text(encoding="utf-8"))
         if stated["source"] == str(run.source):
             text_format.Parse(stated["solver"], solver)
-    except (OSError, ValueError, TypeError, KeyError, text_format.ParseError):
+    except Exception:  # anything may stand in a stranger's manifest
         pass  # nothing is known of an earlier one
     return str(solver.snapshot_prefix) or str(run.solver.snapshot_prefix)
 

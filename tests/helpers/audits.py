@@ -9,8 +9,15 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from caffe_pysgd.audit.ledger import NO_HASH, closing_hash, iteration_hash, session_hash
-from caffe_pysgd.audit.schema import COLUMNS, creation
+from caffe_pysgd.audit.ledger import (
+    HASHED,
+    IN_ITERATION,
+    NO_HASH,
+    closing_hash,
+    iteration_hash,
+    session_hash,
+)
+from caffe_pysgd.audit.schema import COLUMNS, IN_BETWEEN, KEYS, creation
 
 PARAMETERS = [
     ("conv1/0", (20, 1, 5, 5)),
@@ -43,6 +50,37 @@ def write_sessions(path: Path, sessions: List[Dict[str, Any]]) -> Path:
     connection.commit()
     connection.close()
     return path
+
+
+def chain_anew(connection: sqlite3.Connection) -> None:
+    """Hash all of an audit again after its rows were changed, as a forger does."""
+    previous = NO_HASH
+    sql = f"SELECT ended, {', '.join(HASHED['sessions'])} FROM sessions ORDER BY session"
+    for ended, session, *said in connection.execute(sql).fetchall():
+
+        def rows(table: str, where: str = "1", session: int = session) -> List[Tuple[Any, ...]]:
+            order = ", ".join(KEYS[table])
+            what = f"{', '.join(HASHED[table])} FROM {table} WHERE session = ? AND {where}"
+            return connection.execute(f"SELECT {what} ORDER BY {order}", [session]).fetchall()
+
+        previous = session_hash(previous, (session, *said), rows("parameters"))
+        connection.execute("UPDATE sessions SET hash = ? WHERE session = ?", (previous, session))
+        last = -(2**62)
+        for iteration, *_ in rows("iterations"):
+            here, since = (
+                f"iteration = {iteration}",
+                f"iteration BETWEEN {last + 1} AND {iteration}",
+            )
+            of = {t: rows(t, since if t in IN_BETWEEN else here) for t in IN_ITERATION}
+            own = iteration_hash(previous, of)
+            sql = f"UPDATE iterations SET previous = ?, hash = ? WHERE session = ? AND {here}"
+            connection.execute(sql, (previous, own, session))
+            previous, last = own, iteration
+        after = {table: rows(table, f"iteration > {last}") for table in IN_BETWEEN}
+        if ended is not None or any(after.values()):
+            previous = closing_hash(previous, after, ended or "")
+            sql = "UPDATE sessions SET closing = ? WHERE session = ?"
+            connection.execute(sql, (previous, session))
 
 
 class SessionWriter:

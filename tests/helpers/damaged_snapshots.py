@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.hosts.hook import take_over
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.start import check_native_snapshot, check_weights
 from caffe_pysgd.stock import pycaffe
@@ -143,12 +144,17 @@ def _add(file: Any, name: str, rng: random.Random) -> None:
 
 
 def load_in_a_child(load: Callable[[], None]) -> str:
-    """Return how Caffe's end came; nothing if it did not."""
+    """Return how Caffe's end came, or what was raised; nothing for neither or a refusal."""
     child = os.fork()
     if child == 0:
         signal.alarm(60)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        load()
+        try:
+            load()
+        except UserError:
+            pass
+        except BaseException:
+            os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     return f"Caffe ended: status {status}" if status else ""
@@ -159,17 +165,17 @@ def main() -> None:
     corpus = [Path(name) for name in sys.argv[4:]]
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    run, native = resolve(solver), pycaffe.compiled().get_solver(str(solver))
+    run, host = resolve(solver), take_over(solver)
     path = Path("damaged." + {"state": "solverstate", "model": "caffemodel"}[kind])
     if is_hdf5(corpus[0]):
         path = Path(f"{path}.h5")  # Caffe goes by the name
 
     def resume() -> None:
-        native.restore(str(path))
-        native.step(1)
+        host.restore(str(path))  # Caffe itself is given what that writes anew
+        host.step(1)
 
     check: Any = {"state": check_native_snapshot, "model": check_weights}[kind]
-    load = {"state": resume, "model": lambda: native.net.copy_from(str(path))}[kind]
+    load = {"state": resume, "model": lambda: host.net.copy_from(str(path))}[kind]
     found, loaded = [], 0
     for number in damaged(corpus, count, path):
         Path("last").write_text(str(number))

@@ -8,15 +8,18 @@ from typing import Iterator, Sequence
 SEED = 20161125
 
 
-def mutations(corpus: Sequence[bytes], tokens: Sequence[bytes], count: int) -> Iterator[bytes]:
-    """Yield so many damaged versions of a corpus, always the same ones.
+def mutations(
+    corpus: Sequence[bytes], tokens: Sequence[bytes], count: int, seed: int = SEED
+) -> Iterator[bytes]:
+    """Yield so many damaged versions of a corpus, always the same ones for a seed.
 
     Args:
         corpus: sound inputs.
         tokens: pieces that a reader takes for something special.
         count: how many.
+        seed: where the random numbers begin.
     """
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     for _ in range(count):
         content = bytearray(rng.choice(corpus))
         for _ in range(rng.choice((1, 1, 1, 2, 4))):

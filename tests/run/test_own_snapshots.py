@@ -11,7 +11,9 @@ from helpers.hosts import PYTHON_HOSTS
 from helpers.nets import SMALL, write_solver
 
 import caffe_pysgd
+from caffe_pysgd.run.own_snapshots import chosen_snapshot
 from caffe_pysgd.run.resolve import resolve
+from caffe_pysgd.run.start import check_snapshot
 
 EARLIER = "is of an earlier run, whose snapshots this one would replace; go on from them"
 
@@ -135,3 +137,15 @@ def test_mistakes_in_the_keys(workdir: Path) -> None:
     ):
         path = write_yaml(workdir, more=f"snapshots: {text}\n")
         assert words in refusal(caffe_pysgd.get_solver, path)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[]", "3", "[" * 100_000, "\ud7ff", '{"source": "a.yaml", "solver": 3}', '{"source": [[]]}'],
+    ids=["list", "number", "nested", "text", "solver", "source"],
+)
+def test_nonsense_in_the_manifest_of_its_folder_tells_nothing(workdir: Path, manifest: str) -> None:
+    run = resolve(write_yaml(Path(".")))
+    run.directory.mkdir(parents=True)
+    (run.directory / "manifest.json").write_text(manifest)
+    assert chosen_snapshot(run, "auto", check_snapshot, print) is None

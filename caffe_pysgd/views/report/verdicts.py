@@ -17,7 +17,7 @@ ALARMS = ("nonfinite", "skipped")
 
 _CAFFES_RULES = ("sgd", "nesterov", "adagrad", "rmsprop", "adadelta", "adam")
 _WORST_FIRST = ("bad", "open", "good")
-_NO_VERDICT = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_NO_VERDICT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Verdict(NamedTuple):
