@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import threading
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.ctrl_c import ctrl_c
 
-from caffe_pysgd import files
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import lock_folder, replacing, write_files
 
@@ -25,36 +24,15 @@ def test_a_failure_leaves_what_was_there(workdir: Path) -> None:
     assert os.listdir() == ["out"]
 
 
-class CtrlC:
-    """Ctrl-C at one of the lines of ``files.py``, counted as they run."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-
-    def __call__(self, frame: Any, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != files.__file__:
-            return None
-        if event == "line":
-            self._left -= 1
-            if self._left < 0:
-                raise KeyboardInterrupt
-        return self
-
-
 def test_ctrl_c_at_any_line_leaves_one_whole_file(workdir: Path) -> None:
-    before, at, interrupted = sys.gettrace(), 0, True
-    while interrupted:
+    for at in count():
         Path("out").write_text("before")
-        sys.settrace(CtrlC(at))
-        try:
+        with ctrl_c(at, "files.py") as interrupt:
             write_files({Path("out"): "after"})
-            interrupted = False
-        except KeyboardInterrupt:
-            at += 1
-        finally:
-            sys.settrace(before)
         assert os.listdir() == ["out"]
         assert Path("out").read_text() in ("before", "after")
+        if not interrupt.came:
+            break
     assert at > 10
 
 

@@ -47,6 +47,11 @@ class Writer:
     def __init__(self, file: Path, fresh: bool) -> None:
         self.file = file
         self.kept: Optional[Path] = None
+        self._session = 0
+        self._hash = NO_HASH
+        self._closed = False
+        self._between: Dict[str, Dict[Row, Row]] = {table: {} for table in IN_BETWEEN}
+        self._closing = False
         with said_of(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             there = file.exists()
@@ -60,15 +65,10 @@ class Writer:
                     os.close(self._lock)
                     self._lock = lock(file)
                 self._connection = _connect(file)
+                open_files.add(file.resolve())
             except BaseException:
                 os.close(self._lock)
                 raise
-        open_files.add(file.resolve())
-        self._session = 0
-        self._hash = NO_HASH
-        self._closed = False
-        self._between: Dict[str, Dict[Row, Row]] = {table: {} for table in IN_BETWEEN}
-        self._closing = False
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -106,10 +106,10 @@ class Writer:
                 "UPDATE sessions SET ended = ?, closing = ? WHERE session = ?",
                 (ended, closing_hash(self._hash, self._trailing(), ended), self._session),
             )
-        for rows in self._between.values():
-            rows.clear()
-        self._closing = False
-        self._session = 0
+            for rows in self._between.values():
+                rows.clear()
+            self._closing = False
+            self._session = 0
 
     def close(self) -> None:
         """End the session and close the file."""
@@ -182,14 +182,19 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Write all of it or nothing, and know which: Ctrl-C may come at any line."""
+        between = {table: dict(rows) for table, rows in self._between.items()}
+        before = self._session, self._hash, self._closing, between
         with said_of(self.file):
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                    self._session, self._hash, self._closing, self._between = before
                 raise
-            self._connection.execute("COMMIT")
 
 
 def rows_of(session: int, rows: Sequence[Row]) -> Iterator[Row]:

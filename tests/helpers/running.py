@@ -1,22 +1,28 @@
-"""A `train` or `solve` that goes on until it is stopped; its log is read line by line."""
+"""A training that goes on until it is stopped; its log is read line by line."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from helpers.places import BIN
 
 
 class Running:
-    """A running command, ended at the latest when the block is left."""
+    """A running command, ended at the latest when the block is left.
 
-    def __init__(self, *arguments: str) -> None:
+    Args:
+        arguments: of ``caffe-pysgd``, or of another program.
+        program: which.
+    """
+
+    def __init__(self, *arguments: str, program: Path = BIN / "caffe-pysgd") -> None:
         environment = {k: v for k, v in os.environ.items() if k != "GLOG_minloglevel"}
         self.process = subprocess.Popen(
-            [str(BIN / "caffe-pysgd"), *arguments],
+            [str(program), *arguments],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
