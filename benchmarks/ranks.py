@@ -21,7 +21,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -89,8 +88,7 @@ def measure(source: Path, ranks: int, pairs: int, folder: Path) -> Dict[str, Lis
 
 def with_batch(run: Run, batch: str) -> Run:
     """Return the run with its batch for all ranks together, or for each."""
-    options = run.configuration.ranks.model_copy(update={"batch": batch})
-    return replace(run, configuration=run.configuration.model_copy(update={"ranks": options}))
+    return run.configured(ranks=run.configuration.ranks.model_copy(update={"batch": batch}))
 
 
 def together(commands: Sequence[Any], folder: Path) -> float:

@@ -62,7 +62,7 @@ def verify(
         compare_history,
         compare_weights,
         prepare,
-        seeded,
+        repeatable,
         train_stock,
         verdict,
     )
@@ -74,7 +74,7 @@ def verify(
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
     flags = net_state_flags(level, stage)
     if ranks:
-        sys.exit(_verify_ranks(seeded(run), count_of(ranks), flags, json_path))
+        sys.exit(_verify_ranks(repeatable(run), count_of(ranks), flags, json_path))
     run = prepare(run)
     if host == "in-net":
         pycaffe.binary()  # before anything is trained
@@ -101,7 +101,6 @@ def _verify_ranks(run: Run, count: int, flags: Sequence[str], json_path: Optiona
     from caffe_pysgd.proof.verify_ranks import TOLERANCE, nearness, train_alone, train_ranks
 
     last = run.solver.max_iter
-    run = run.with_solver(snapshot=0, snapshot_after_train=True)
     names = (f"{count} ranks", f"{count} ranks again", "one process")
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder, training_bars() as bars:
         outcomes = []

@@ -60,7 +60,12 @@ def prepare(run: Run) -> Run:
     run.refuse_beyond_caffe()
     if asks_for_gpu(run.solver):
         pycaffe.require_gpu()
-    return seeded(run).with_solver(snapshot=0, snapshot_after_train=True)
+    return repeatable(run)
+
+
+def repeatable(run: Run) -> Run:
+    """Return the run with a seed, one snapshot, at its end, and no loggers."""
+    return seeded(run).with_solver(snapshot=0, snapshot_after_train=True).configured(loggers=[])
 
 
 def seeded(run: Run) -> Run:

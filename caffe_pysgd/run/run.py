@@ -114,6 +114,10 @@ class Run:
             set_field(solver, name, value)
         return replace(self, solver=solver)
 
+    def configured(self, **options: Any) -> Run:
+        """Return this run with other values of its configuration's keys."""
+        return replace(self, configuration=self.configuration.model_copy(update=options))
+
     def settings(self, registered: bool = False) -> UpdateSettings:
         """Return what the in-net layers are told.
 

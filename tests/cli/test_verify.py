@@ -165,3 +165,23 @@ def test_a_gpu_that_this_caffe_has_not_is_one_line(cli: Any, workdir: Path) -> N
     for host in ("in-net", "hook", "solver"):
         said = failure(cli("verify", "solver.prototxt", f"--host={host}"))
         assert said.startswith("this Caffe was built without GPU support")
+
+
+TELLING = """
+import pathlib
+import caffe_pysgd
+
+class Telling(caffe_pysgd.Logger):
+    def begin_run(self, iteration):
+        pathlib.Path("told").touch()
+"""
+
+
+def test_no_logger_is_told(cli: Any, workdir: Path) -> None:
+    write_solver(workdir)
+    Path("telling.py").write_text(TELLING)
+    Path("run.yaml").write_text("solver: solver.prototxt\nloggers: ['telling:Telling']\n")
+    for command in ("verify", "train"):
+        assert not Path("told").exists()
+        assert cli(command, "run.yaml", "--iterations=1").returncode == 0
+    assert Path("told").exists()

@@ -310,6 +310,9 @@ def test_a_batch_that_cannot_be_shared_is_refused(digits: Digits, cli: Callable[
 
 def test_verify_compares_two_runs_and_one_process(digits: Digits, cli: Callable[..., Any]) -> None:
     source = digits.write("proved")
+    told = Path("told.py")
+    told.write_text("import caffe_pysgd\nclass Told(caffe_pysgd.Logger):\n    begin_run = None\n")
+    source.write_text(source.read_text() + "loggers: ['told:Told']\n")  # fails if it is run
     done = cli("verify", source, "--ranks", 2, "--json", "found.json")
     assert done.returncode == 0, done.stderr[-2000:]
     *_, near, _weights, _history, last = done.stdout.splitlines()

@@ -58,8 +58,7 @@ def write_ranks(
 
 def with_ranks(run: Run, count: int) -> Run:
     """Return the run with a number of ranks."""
-    ranks = run.configuration.ranks.model_copy(update={"count": count})
-    return replace(run, configuration=run.configuration.model_copy(update={"ranks": ranks}))
+    return run.configured(ranks=run.configuration.ranks.model_copy(update={"count": count}))
 
 
 def as_rank(run: Run) -> Tuple[Run, Optional[Ranks]]:
@@ -90,8 +89,7 @@ def worker(run: Run) -> Run:
         solver.ClearField(field)
     solver.train_net = NET  # replaced by the injected one
     solver.snapshot_after_train = False
-    nothing: Dict[str, Any] = {"snapshots": SnapshotOptions(), "loggers": []}
-    return replace(run, solver=solver, configuration=run.configuration.model_copy(update=nothing))
+    return replace(run, solver=solver).configured(snapshots=SnapshotOptions(), loggers=[])
 
 
 def mpi_command(
