@@ -1,7 +1,7 @@
 """The user's cache: files kept from run to run, of which nobody else can have written one.
 
 Believing a secret that others can write would be to do as they say. A file is written beside and
-linked, with a checksum before its content, and is never replaced.
+linked or renamed, with a checksum before its content: there is never half a file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ def read_kept(name: str) -> bytes:
     return b""
 
 
-def keep(name: str, content: bytes) -> bool:
+def keep(name: str, content: bytes, replace: bool = False) -> bool:
     """Keep content under a name, or leave what is kept there; return whether that could be done.
 
     Args:
         name: the file's.
         content: what :func:`read_kept` will return, if nothing was kept before.
+        replace: keep it in the place of what was kept before.
     """
     for folder in _folders():
         try:
@@ -47,14 +48,29 @@ def keep(name: str, content: bytes) -> bool:
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(hashlib.sha256(content).digest() + content)
-                with suppress(FileExistsError):
-                    os.link(beside, folder / name)
+                if replace:
+                    os.replace(beside, folder / name)
+                else:
+                    with suppress(FileExistsError):
+                        os.link(beside, folder / name)
             finally:
-                os.unlink(beside)
+                with suppress(FileNotFoundError):
+                    os.unlink(beside)
         except OSError:
             continue
         return True
     return False
+
+
+def keep_newest(prefix: str, most: int) -> None:
+    """Remove the oldest of what is kept under names of a prefix; the newest may stay."""
+    for folder in _folders():
+        with suppress(OSError):
+            kept = [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]
+            if len(kept) > most:
+                kept.sort(key=lambda entry: entry.stat().st_mtime_ns)
+                for entry in kept[: -most // 2]:
+                    os.unlink(entry.path)
 
 
 def only_ours(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import re
@@ -119,3 +120,16 @@ def _reason(error: OSError) -> str:
     """Return why, in the system's words; HDF5 hides them in several lines of its own."""
     number = re.search(r"errno = (\d+)", str(error))
     return error.strerror or (os.strerror(int(number[1])) if number else str(error))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -23,6 +23,16 @@ settings.load_profile("any machine")
 pytest_plugins = ["helpers.browser", "helpers.disks"]  # the fixtures `opened` and `disk`
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache for all tests of this run: what Caffe makes of a net is asked once, not by each."""
+    base = tmp_path_factory.getbasetemp()
+    workers = "PYTEST_XDIST_WORKER" in os.environ
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAFFE_PYSGD_CACHE", str((base.parent if workers else base) / "cache"))
+        yield
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory: paths in a prototxt are relative to it.

@@ -66,6 +66,14 @@ def test_what_a_small_net_pays_is_measured(workdir: Path) -> None:
     assert all(float(cell) > 0 for cell in row(printed, "SGD"))
 
 
+def test_starts_are_measured(mnist: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mnist)
+    printed = output_of("start.py", "--pairs", 1)
+    assert len(row(printed, "import caffe_pysgd")) == 4
+    for start in ("caffe-pysgd train", "caffe-pysgd solve", "get_solver(X).step(1)"):
+        assert len(row(printed, f"{start}, first")) == len(row(printed, f"{start}, second")) == 4
+
+
 def test_whole_runs_are_measured_in_every_host(workdir: Path) -> None:
     printed = output_of("runs.py", "--nets", "alexnet", "--shrink", 64, "--pairs", 1)
     for host in ("stock", "in-net", "hook", "solve"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -16,8 +15,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.blas import blas_of_caffe
+from caffe_pysgd.stock.this_caffe import blas, this_caffe
 from caffe_pysgd.version import __version__
 
 _PACKAGES = ("numpy", "protobuf", "llvmlite", "h5py", "mpi4py")
@@ -25,6 +23,7 @@ _PACKAGES = ("numpy", "protobuf", "llvmlite", "h5py", "mpi4py")
 
 def surroundings() -> Dict[str, Any]:
     """Return what this process is and runs on."""
+    caffe = this_caffe()
     return {
         "versions": {
             "caffe_pysgd": __version__,
@@ -32,9 +31,9 @@ def surroundings() -> Dict[str, Any]:
             **{name: version for name in _PACKAGES if (version := _version(name))},
             "numpy": str(np.__version__),
         },
-        "caffe": _caffe(),
+        "caffe": {"version": caffe.version, "files": caffe.files},
         # By these the bits of a gradient may differ from one machine to another.
-        "blas": blas_of_caffe() + _loaded(re.compile(r"/libcublas")),
+        "blas": blas(),
         "cpu": _cpu(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()),
@@ -90,47 +89,6 @@ def _version(package: str) -> Optional[str]:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _caffe() -> Dict[str, Any]:
-    """Return which build of Caffe this is: its files, by their content."""
-    module = Path(pycaffe.library_path())
-    files = [str(module), *_loaded(re.compile(r"/libcaffe[^/]*\.so"))]
-    version = getattr(pycaffe.compiled(), "__version__", "")
-    return {
-        "version": str(version),
-        "files": {path: _sha256(Path(path)) for path in dict.fromkeys(files)},
-    }
-
-
-def _loaded(pattern: re.Pattern[str]) -> List[str]:
-    """Return the libraries in this process's memory whose path matches."""
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    paths = {line.split(maxsplit=5)[5] for line in lines if line.count(" ") >= 5 and "/" in line}
-    return sorted(path for path in paths if pattern.search(path))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return file_hash(path)
-    except OSError:
-        return ""
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _cpu() -> str:

@@ -17,6 +17,7 @@ from caffe_pysgd.audit.ledger import Row, array_hash, weights_root
 from caffe_pysgd.audit.probes import Histograms, Probes, real
 from caffe_pysgd.audit.seal import sealed
 from caffe_pysgd.audit.writer import Writer
+from caffe_pysgd.files import file_hash
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.update import Observer, Parameter, Stage, Statistics
 from caffe_pysgd.update.guard import NonFinite, describe
@@ -118,7 +119,7 @@ class Recorder(Observer):
         rows: List[Row] = []
         for path in paths:
             try:
-                rows.append((str(path), manifest.file_hash(path)))
+                rows.append((str(path), file_hash(path)))
             except OSError:  # somebody was faster than we, and took it away
                 rows.append((str(path), None))
         self._between("snapshots", iteration, rows)

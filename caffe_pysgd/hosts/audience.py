@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
 
 import numpy as np
 
 from caffe_pysgd.audit import manifest
-from caffe_pysgd.audit.plan import statement
 from caffe_pysgd.audit.recorder import Recorder
 from caffe_pysgd.hosts.loggers import make_loggers
 from caffe_pysgd.hosts.snapshot_keeper import SnapshotKeeper
-from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.update import Observer, Updater
 from caffe_pysgd.update.guard import Guard
+
+if TYPE_CHECKING:
+    from caffe_pysgd.run.run import Run
 
 
 def observers_of(
@@ -37,7 +38,11 @@ def observers_of(
     observers: List[Observer] = []
     recorder = None
     if settings.audit:
-        stated = statement(run) if run else None
+        stated = None
+        if run:
+            from caffe_pysgd.audit.plan import statement  # which no layer inside Caffe takes
+
+            stated = statement(run)
         recorder = Recorder(settings, host, pycaffe.compiled().log, stated)
         observers.append(recorder)
     if settings.keep:

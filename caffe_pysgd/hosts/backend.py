@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from google.protobuf import text_format
 
 from caffe_pysgd.audit.plan import plan_audit
 from caffe_pysgd.hosts.neutral import neutral_solver
@@ -21,6 +20,7 @@ from caffe_pysgd.run.own_snapshots import refuse_unfit_for_hdf5, refuse_unknown_
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.run.run import NET, SOLVER, Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
+from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.protocols import Blob, Net
 from caffe_pysgd.stock.prototxt import to_text
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import yaml
-from google.protobuf import text_format
 
 from caffe_pysgd.audit.ledger import array_hash
-from caffe_pysgd.audit.manifest import file_hash
 from caffe_pysgd.audit.seal import made_here
 from caffe_pysgd.audit.store import Session, Store
 from caffe_pysgd.errors import UserError
+from caffe_pysgd.files import file_hash
 from caffe_pysgd.hosts.in_net.convert import is_in_net
 from caffe_pysgd.hosts.snapshot_writer import adopt_state
 from caffe_pysgd.hosts.solver import Action, Solver
@@ -38,6 +37,7 @@ from caffe_pysgd.run.settings import (
 )
 from caffe_pysgd.run.start import check_native_snapshot, check_snapshot
 from caffe_pysgd.stock import pycaffe
+from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.protocols import Net
 from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.snapshots import SolverState, read_model

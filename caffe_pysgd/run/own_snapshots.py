@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Callable, Collection, List, Optional, Sequence
 
-from google.protobuf import text_format
-
 from caffe_pysgd.errors import SettingError, UserError, one_of
 from caffe_pysgd.files import remove_unfinished
 from caffe_pysgd.run.outputs import MANIFEST
@@ -18,6 +16,7 @@ from caffe_pysgd.run.yaml_file import is_yaml
 from caffe_pysgd.stock.complete import is_complete
 from caffe_pysgd.stock.hdf5_names import unfit_layer
 from caffe_pysgd.stock.learnable import layer_names
+from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.snapshot_names import files_of, kept_record, snapshots_of
 from caffe_pysgd.stock.snapshots import SolverState
 

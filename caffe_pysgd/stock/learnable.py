@@ -8,20 +8,14 @@ the solver says of them, makes it abort.
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe, run_with_path
+from caffe_pysgd.stock.built_nets import built, described
 from caffe_pysgd.stock.net_file import included_layers
 from caffe_pysgd.stock.protocols import Net
-from caffe_pysgd.stock.prototxt import to_text
-from caffe_pysgd.stock.solver_file import replace_train_net
-from caffe_pysgd.stock.writers import silence_writers
 
 _MULTIPLIERS = {"lr_mult", "decay_mult"}
 
@@ -73,8 +67,8 @@ def rehearse(
     Raises:
         UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
     """
-    built = _built(path, solver, net, state, in_copy)
-    return [] if built is None else _parameters(where, built)
+    layers = built(path, solver, net, state, in_copy)
+    return [] if layers is None else _parameters(where, layers)
 
 
 def layer_names(path: Path, solver: Any, net: Any, state: Any) -> List[str]:
@@ -86,45 +80,7 @@ def layer_names(path: Path, solver: Any, net: Any, state: Any) -> List[str]:
     Raises:
         UserError: Caffe cannot build the solver's nets; Caffe's own reason is given.
     """
-    return [layer["name"] for layer in _built(path, solver, net, state) or ()]
-
-
-def _built(
-    path: Path, solver: Any, net: Any, state: Any, in_copy: bool = False
-) -> Optional[List[Dict[str, Any]]]:
-    """Return what the train net's layers hold once another process has built a solver's nets."""
-    stated = type(solver)()
-    stated.CopyFrom(solver)
-    stated.train_state.CopyFrom(state)
-    # What is of no matter to the nets, and what only Python's update knows.
-    stated.type, stated.lr_policy = "SGD", "fixed"
-    stated.snapshot = 0  # else it wants to write where snapshots go
-    with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
-        prototxt, answer = Path(directory, "solver.prototxt"), Path(directory, "layers.json")
-        silent = type(net)()
-        silent.CopyFrom(net)
-        if silence_writers(silent):  # what they wrote before is not to be lost by looking
-            beside = Path(directory, "net.prototxt")
-            beside.write_text(to_text(silent), encoding="utf-8")
-            replace_train_net(stated, beside)
-        prototxt.write_text(to_text(stated), encoding="utf-8")
-        task = (_build_here, str(prototxt), str(answer))
-        outcome = run_in_copy(*task) if in_copy else run_with_caffe(*task)
-        if outcome is None:
-            outcome = run_with_path(*task)
-            if outcome.status != 0:
-                return None
-        if outcome.status != 0:
-            reason = pycaffe.failure_reason(outcome.log)
-            raise UserError(f"{path}: Caffe cannot build its nets: {reason}")
-        layers: List[Dict[str, Any]] = json.loads(answer.read_text())
-        return layers
-
-
-def _build_here(prototxt: str, answer: str) -> None:
-    """Build the nets and write down what the train net's layers hold."""
-    net = pycaffe.compiled().get_solver(prototxt).net
-    Path(answer).write_text(json.dumps(_described(net)))
+    return [layer["name"] for layer in built(path, solver, net, state) or ()]
 
 
 def parameters_of(net: Net, where: str) -> List[LearnableParameter]:
@@ -137,38 +93,7 @@ def parameters_of(net: Net, where: str) -> List[LearnableParameter]:
     Raises:
         UserError: it has none, or two layers that have some share a name.
     """
-    return _parameters(where, _described(net))
-
-
-def _described(net: Net) -> List[Dict[str, Any]]:
-    """Return what the layers of a net hold: names and types, blobs and params."""
-    blobs = [[(blob, tuple(blob.shape)) for blob in layer.blobs] for layer in net.layers]
-    each = [one for its in blobs for one in its]
-    # Caffe writes out the multipliers that it really uses. Emptied blobs keep that file small, and
-    # a blob that shrinks keeps its memory.
-    try:
-        for blob, _ in each:
-            blob.reshape(0)
-        with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as directory:
-            saved = Path(directory, "net.caffemodel")
-            net.save(str(saved))
-            described = pycaffe.messages().NetParameter.FromString(saved.read_bytes())
-    finally:
-        for blob, shape in each:
-            blob.reshape(*shape)
-    return [
-        {
-            "name": layer.name,
-            "type": layer.type,
-            "blobs": [shape for _, shape in its],
-            "param": [_spec_as_written(spec) for spec in layer.param],
-        }
-        for layer, its in zip(described.layer, blobs)
-    ]
-
-
-def _spec_as_written(spec: Any) -> Dict[str, Any]:
-    return {field.name: value for field, value in spec.ListFields()}
+    return _parameters(where, described(net))
 
 
 def _parameters(where: str, built: List[Dict[str, Any]]) -> List[LearnableParameter]:

@@ -8,9 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf import text_format
-
 from caffe_pysgd.errors import UserError, nearest
+from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.reader import NoReader, NotUTF8, Refused, read_as_caffe
 
 Message = TypeVar("Message")

@@ -217,6 +217,19 @@ def library_path() -> str:
     return path
 
 
+def find_library() -> str:
+    """Return that file without loading it.
+
+    Raises:
+        UserError: there is no importable Caffe.
+    """
+    if not is_loaded():
+        spec = PathFinder.find_spec("caffe._caffe", _the_package().__path__)
+        if spec and spec.origin:
+            return spec.origin
+    return library_path()
+
+
 def in_caffe_binary() -> bool:
     """Return whether this interpreter is the one embedded in a program such as ``caffe train``."""
     try:

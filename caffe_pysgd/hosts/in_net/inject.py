@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Set
 
-from google.protobuf import text_format
-
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
 from caffe_pysgd.hosts.neutral import neutral_solver
@@ -18,6 +16,8 @@ from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.learnable import LearnableParameter, param_spec
 from caffe_pysgd.stock.net_file import included_layers, replace_layers
+from caffe_pysgd.stock.protobuf import text_format
+from caffe_pysgd.stock.this_caffe import this_caffe
 
 PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
 
@@ -41,7 +41,7 @@ def write_injected(
     """
     settings, net = run.settings(registered), run.net
     settings = replace(settings, loggers=run.loggers(directory))
-    pycaffe.require_python_layer(pycaffe.compiled().layer_type_list())
+    pycaffe.require_python_layer(this_caffe().layer_types)
     if audit:
         net, complete, outputs = add_taps(net, run.state, run.solver, audit.file)
         refuse_unknown_score(run, outputs, complete)

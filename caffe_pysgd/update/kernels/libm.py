@@ -8,12 +8,11 @@ does: ``powf`` and ``expf`` float32, ``pow`` and ``sqrt`` double.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from typing import Callable
 
 import numpy as np
 
-_LIBRARY = ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
+_LIBRARY = ctypes.CDLL("libm.so.6")
 
 
 def _function(name: str, c_type: type, arguments: int) -> Callable[..., float]:
