@@ -53,7 +53,11 @@ bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures 
 	@$(VENV_PYTHON) benchmarks/noop.py --json $(FIGURES)/noop.json
 	@$(VENV_PYTHON) benchmarks/small.py --json $(FIGURES)/small.json
 	@$(VENV_PYTHON) benchmarks/runs.py --json $(FIGURES)/runs.json
-	@$(VENV_PYTHON) benchmarks/audit.py
+	@$(VENV_PYTHON) benchmarks/beyond.py --json $(FIGURES)/beyond.json
+	@$(VENV_PYTHON) benchmarks/audit.py --json $(FIGURES)/audit.json
+	@$(VENV_PYTHON) benchmarks/start.py --json $(FIGURES)/start.json
+	@$(VENV_PYTHON) benchmarks/ranks.py --json $(FIGURES)/ranks.json
+	@$(VENV_PYTHON) benchmarks/aims.py $(FIGURES)
 	@$(VENV_PYTHON) benchmarks/plots.py $(FIGURES)/update.json docs/images
 
 docs: ## build the documentation

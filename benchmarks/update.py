@@ -30,7 +30,7 @@ from tables import print_machine, print_memory, print_update
 from torch_venv import TorchPeer, torch_python
 from turns import take_turns
 
-VALUES = (0.4e6, 4e6, 33.6e6, 120e6)
+VALUES = (0.1e6, 0.4e6, 1e6, 4e6, 33.6e6, 120e6)
 FEW_ROUNDS_FROM = 5e7  # with so many values an update is long enough to be timed in few rounds
 
 
