@@ -45,6 +45,7 @@ bench: data ## compare the speed with the native solver's, in a few minutes
 	@$(VENV_PYTHON) benchmarks/beyond.py
 	@$(VENV_PYTHON) benchmarks/noop.py
 	@$(VENV_PYTHON) benchmarks/small.py
+	@$(VENV_PYTHON) benchmarks/start.py --pairs 3
 	@$(VENV_PYTHON) benchmarks/runs.py --nets lenet --pairs 3
 
 bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures and the pictures
@@ -52,6 +53,7 @@ bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures 
 	@$(VENV_PYTHON) benchmarks/update.py --torch --json $(FIGURES)/update.json
 	@$(VENV_PYTHON) benchmarks/noop.py --json $(FIGURES)/noop.json
 	@$(VENV_PYTHON) benchmarks/small.py --json $(FIGURES)/small.json
+	@$(VENV_PYTHON) benchmarks/start.py --json $(FIGURES)/start.json
 	@$(VENV_PYTHON) benchmarks/runs.py --json $(FIGURES)/runs.json
 	@$(VENV_PYTHON) benchmarks/beyond.py --json $(FIGURES)/beyond.json
 	@$(VENV_PYTHON) benchmarks/audit.py --json $(FIGURES)/audit.json

@@ -10,6 +10,7 @@ each round; what is told is seconds, and seconds beyond the one that is named.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
@@ -32,6 +34,7 @@ from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.stock import pycaffe
 
 LENET = Path("examples/mnist/lenet_solver.prototxt")
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 OURS = [sys.executable, "-m", "caffe_pysgd"]
 IMPORT, STOCK, STEP = "python, import caffe", "caffe train", "get_solver(X).step(1)"
 
@@ -54,6 +57,7 @@ class Start(NamedTuple):
 
 def main() -> None:
     """Measure and print."""
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1)  # orphans are waited for, and count
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--solver", type=Path, default=LENET, help="LeNet, if not given")
     parser.add_argument("--pairs", type=int, default=7)
@@ -114,7 +118,11 @@ def seconds(command: List[str], cache: Path) -> List[float]:
     environment = {**pycaffe.binary_environment(), "CAFFE_PYSGD_CACHE": str(cache)}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = time.perf_counter() - began
+    with suppress(ChildProcessError):  # what a process left behind that became another
+        while os.wait():
+            pass
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         sys.exit(f"{command}: {pycaffe.failure_reason(process.stderr)}")
     return [took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime]

@@ -66,6 +66,7 @@ def test_what_a_small_net_pays_is_measured(workdir: Path) -> None:
     assert all(float(cell) > 0 for cell in row(printed, "SGD"))
 
 
+@pytest.mark.slow  # two dozen starts
 def test_starts_are_measured(mnist: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mnist)
     printed = output_of("start.py", "--pairs", 1)

@@ -70,6 +70,10 @@ def source_or_solver(command: Callable[..., Any]) -> Callable[..., Any]:
             raise UserError(
                 "need a solver definition to train: give X, a solver.prototxt or a YAML"
             )
+        if source.suffix == ".prototxt":  # else nobody knows yet what is going to be read
+            from caffe_pysgd.stock.reader import prepare_to_read
+
+            prepare_to_read(source, "SolverParameter")
         return command(source=source, **others)
 
     kind = click.Path(path_type=Path)

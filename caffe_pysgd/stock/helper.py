@@ -59,6 +59,12 @@ def run_with_caffe(task: Callable[..., None], *arguments: str) -> Outcome:
     return _run_in_helper(task, arguments, None)
 
 
+def load_caffe_meanwhile() -> None:
+    """Let that process load Caffe while the caller does something else."""
+    with _lock:
+        _the_helper()
+
+
 def run_with_path(task: Callable[..., None], *arguments: str) -> Outcome:
     """Run such a function there with this process's ``sys.path``."""
     return _run_in_helper(task, arguments, sys.path)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple
 
+from caffe_pysgd.errors import UserError
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.answers import Question
-from caffe_pysgd.stock.helper import run_in_copy, run_with_caffe
-from caffe_pysgd.stock.this_caffe import identity
+from caffe_pysgd.stock.helper import load_caffe_meanwhile, run_in_copy, run_with_caffe
+from caffe_pysgd.stock.this_caffe import identity, is_known
 
 _READ = "_ZN5caffe21ReadProtoFromTextFileEPKcPN6google8protobuf7MessageE"
 _WRITE = "_ZN5caffe22WriteProtoToBinaryFileERKN6google8protobuf7MessageEPKc"
@@ -72,7 +74,7 @@ def read_as_caffe(path: Path, kind: str) -> bytes:
         NoReader: this Caffe does not export what is needed.
     """
     content = path.read_bytes()
-    question = Question(_read_here, identity(), kind, content)
+    question = _question(kind, content)
     kept = question.kept()
     if kept is not None:
         return kept
@@ -91,6 +93,21 @@ def read_as_caffe(path: Path, kind: str) -> bytes:
     if path.read_bytes() == content:
         question.keep(message)
     return message
+
+
+def prepare_to_read(path: Path, kind: str) -> None:
+    """Let Caffe be loaded while the caller goes on, if it will be asked what a file says.
+
+    Args:
+        path, kind: as for :func:`read_as_caffe`.
+    """
+    with suppress(OSError, UserError):  # what is wrong, the reader will say
+        if not (is_known() and _question(kind, path.read_bytes()).kept()):
+            load_caffe_meanwhile()
+
+
+def _question(kind: str, content: bytes) -> Question:
+    return Question(_read_here, identity(), kind, content)
 
 
 def _read_here(kind: str, path: str, answer: str) -> None:

@@ -41,10 +41,7 @@ def this_caffe() -> ThisCaffe:
     Raises:
         UserError: it cannot be loaded.
     """
-    module = pycaffe.find_library()
-    # The BLAS chooses its kernels by the processor.
-    where = (platform.node(), json.dumps([module, stamp(module), stamp("/etc/ld.so.cache")]))
-    question = Question(_described, *where)
+    question = _question()
     answer = question.kept()
     if answer is None:
         answer = _ask()
@@ -64,6 +61,18 @@ def identity() -> str:
 def blas() -> List[str]:
     """Return the BLAS that Caffe calls, in this process where it is loaded."""
     return _loaded_blas() if pycaffe.is_loaded() else this_caffe().blas
+
+
+def is_known() -> bool:
+    """Return whether which Caffe this is can be told without asking it."""
+    return _question().kept() is not None
+
+
+def _question() -> Question:
+    module = pycaffe.find_library()
+    # The BLAS chooses its kernels by the processor.
+    where = (platform.node(), json.dumps([module, stamp(module), stamp("/etc/ld.so.cache")]))
+    return Question(_described, *where)
 
 
 def _ask() -> bytes:

@@ -22,6 +22,7 @@ from caffe_pysgd.stock import helper, pycaffe
 from caffe_pysgd.stock.answers import _MOST, Question
 from caffe_pysgd.stock.files_read import files_read
 from caffe_pysgd.stock.protobuf import text_format
+from caffe_pysgd.stock.reader import prepare_to_read
 
 STARTED: List[str] = []
 sys.addaudithook(
@@ -80,6 +81,17 @@ def test_the_second_start_asks_nobody(workdir: Path, own_cache: Path) -> None:
     start()  # the solver file is another, and is read by Caffe
     write_solver(workdir, name="other", base_lr=0.5, max_iter=7, momentum=0.1)
     assert start() == (first, False)
+
+
+def test_caffe_is_loaded_beforehand_where_it_will_be_asked(workdir: Path, own_cache: Path) -> None:
+    source = write_solver(workdir)
+    for expected in (["subprocess.Popen"], []):
+        helper._close()
+        STARTED.clear()
+        prepare_to_read(source, "SolverParameter")
+        assert list(STARTED) == expected
+        resolve(source)
+    prepare_to_read(workdir / "missing.prototxt", "SolverParameter")
 
 
 def test_another_net_is_asked_for(workdir: Path, own_cache: Path) -> None:
