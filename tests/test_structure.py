@@ -1,7 +1,9 @@
-"""The house: one name for one file, unless two are each other's counterparts."""
+"""The house: one name for one file, unless two are counterparts; and who imports what."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from typing import Dict, Set
 
@@ -25,3 +27,12 @@ def test_no_two_files_have_one_name() -> None:
     assert [
         sorted(p) for name, p in places.items() if len(p) > 1 and name not in COUNTERPARTS
     ] == []
+
+
+def test_the_layers_inside_caffe_import_no_more_than_an_update_takes() -> None:
+    program = (
+        "import sys, caffe_pysgd.hosts.in_net.layers, caffe_pysgd.hosts.in_net.taps; "
+        "print({'pydantic', 'yaml', 'google.protobuf', 'click'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    assert subprocess.check_output(command, text=True).strip() == "set()"
