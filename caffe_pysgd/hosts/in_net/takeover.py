@@ -40,6 +40,7 @@ class TakeOver:
     def __init__(self, settings: UpdateSettings, hook: Any) -> None:
         self.settings = settings
         self.hook = hook
+        self._passes = settings.hyperparameters["iter_size"]
         self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
         self.blobs: List[Blob] = []
