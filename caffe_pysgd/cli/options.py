@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any, Callable, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple
 
 import click
 
 from caffe_pysgd.errors import SettingError, UserError
 from caffe_pysgd.user_code import NO_USER_CODE
+
+if TYPE_CHECKING:
+    from caffe_pysgd.run.run import Run
 
 _INT32 = 2**31 - 1  # what Caffe counts in an int
 _MOST_RANKS = 4096
@@ -199,10 +202,16 @@ def ranks_option(help: str) -> Callable[..., Any]:
     return click.option("--ranks", metavar="N", help=help)
 
 
-def count_of(ranks: str) -> int:
-    """Return how many ranks a ``--ranks`` flag asks for."""
+def count_of(ranks: str, run: Run) -> int:
+    """Return how many ranks a ``--ranks`` flag asks for.
+
+    Raises:
+        UserError: it is no number; the records of the run cannot be dealt out.
+    """
     if ranks == "auto":
-        return len(os.sched_getaffinity(0))
+        from caffe_pysgd.hosts.ranks.sources import most_ranks
+
+        return most_ranks(run, len(os.sched_getaffinity(0)))
     if not ranks.isdigit() or not 0 < int(ranks) <= _MOST_RANKS:
         raise SettingError("--ranks", ranks, f"a number of processes up to {_MOST_RANKS}, or auto")
     return int(ranks)

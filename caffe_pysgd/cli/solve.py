@@ -7,7 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 import click
 
@@ -24,9 +24,9 @@ from caffe_pysgd.cli.options import (
     stages_of,
     start_options,
 )
-from caffe_pysgd.errors import UserError
 
 if TYPE_CHECKING:
+    from caffe_pysgd.hosts.ranks.ranks import Ranks
     from caffe_pysgd.hosts.solver import Solver
     from caffe_pysgd.run.run import Run
     from caffe_pysgd.run.settings import AuditSettings
@@ -65,20 +65,34 @@ def solve(
     The flags, the log and the snapshots are those of `caffe train`, and so are the bits. On a
     terminal a progress bar takes the log's place; --verbose brings it back.
     """
-    from caffe_pysgd.audit import manifest
-    from caffe_pysgd.hosts.audience import LastSnapshot, stopped_line
     from caffe_pysgd.hosts.ranks.launch import as_rank
-    from caffe_pysgd.hosts.solver import Action, Solver
+    from caffe_pysgd.hosts.ranks.world import end_together
     from caffe_pysgd.run.own_snapshots import chosen_snapshot
     from caffe_pysgd.run.resolve import resolve
     from caffe_pysgd.run.start import check_native_snapshot, start_from
+
+    effects = {signal.SIGINT: sigint_effect, signal.SIGHUP: sighup_effect}
+    with end_together():
+        run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
+        tell = partial(click.echo, err=True)
+        snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, tell)
+        run, ranks = as_rank(start_from(run, snapshot, weights))
+        _train(run, ranks, snapshot, gpu, effects)
+
+
+def _train(
+    run: Run,
+    ranks: Optional[Ranks],
+    snapshot: Optional[str],
+    gpu: Optional[int],
+    effects: Dict[signal.Signals, str],
+) -> None:
+    from caffe_pysgd.audit import manifest
+    from caffe_pysgd.hosts.audience import LastSnapshot, stopped_line
+    from caffe_pysgd.hosts.solver import Action, Solver
     from caffe_pysgd.stock import pycaffe
     from caffe_pysgd.stock.solver_file import asks_for_gpu
 
-    run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
-    snapshot = chosen_snapshot(run, snapshot, check_native_snapshot, partial(click.echo, err=True))
-    run = start_from(run, snapshot, weights)
-    run, ranks = as_rank(run)
     first = ranks is None or ranks.world.rank == 0  # who tests, displays, snapshots and records
     on_gpu = gpu is not None or asks_for_gpu(run.solver)
     if on_gpu:
@@ -100,20 +114,16 @@ def solve(
         python_solver.updater.clears_diffs = python_solver.undisturbed and not ranks
     last = LastSnapshot()
     python_solver.updater.observers.append(last)
-    effects = {signal.SIGINT: Action(sigint_effect), signal.SIGHUP: Action(sighup_effect)}
     requests = ranks.agreed if ranks else _caught(effects)
-    python_solver.set_action_function(lambda: effects[requests.pop(0)] if requests else Action.NONE)
+    python_solver.set_action_function(
+        lambda: Action(effects[requests.pop(0)]) if requests else Action.NONE
+    )
     if snapshot:
         caffe.log(f"Resuming from {snapshot}")
         python_solver.restore(snapshot)
     caffe.log("Starting Optimization")
     python_solver.progress = with_bar
-    try:
-        python_solver.solve()
-    except UserError as error:
-        if ranks:
-            ranks.world.abort(str(error))
-        raise
+    python_solver.solve()
     caffe.log("Optimization Done.")
     if python_solver.iter < run.solver.max_iter and last.state:
         said = stopped_line(python_solver.iter, manifest.command()["command"], last.state)

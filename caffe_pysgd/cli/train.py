@@ -50,7 +50,7 @@ _BEHIND = f"{__name__}.behind the dashes"
 @source_or_solver
 @run_dir_option
 @iterations_option
-@ranks_option("Train with N processes over MPI; 'auto': one for each core.")
+@ranks_option("Train with N processes over MPI; 'auto': as many as cores and records allow.")
 @click.option("--dry-run", is_flag=True, help="Write the files and print the command; do not run.")
 @start_options
 @overwrite_option
@@ -109,7 +109,7 @@ def train(
     _refuse_own_flags(arguments)
     program = pycaffe.binary()
     run = resolve(source, iterations, level, stages_of(stage), changes, run_dir, overwrite)
-    run = with_ranks(run, count_of(ranks)) if ranks else run
+    run = with_ranks(run, count_of(ranks, run)) if ranks else run
     directory = own_folder(run.directory)
     if "gpu" in map(_flag, arguments) or asks_for_gpu(run.solver):
         pycaffe.require_gpu()
@@ -158,7 +158,7 @@ def train(
         return
     sys.stdout.flush()
     if count > 1:
-        sys.exit(supervise(command, environment))
+        sys.exit(supervise(command, environment, program))
     os.execve(command[0], command, environment)
 
 

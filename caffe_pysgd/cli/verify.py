@@ -74,7 +74,7 @@ def verify(
         raise UserError(f"{source}: max_iter is 0: nothing would be compared; give --iterations N")
     flags = net_state_flags(level, stage)
     if ranks:
-        sys.exit(_verify_ranks(repeatable(run), count_of(ranks), flags, json_path))
+        sys.exit(_verify_ranks(repeatable(run), count_of(ranks, run), flags, json_path))
     run = prepare(run)
     if host == "in-net":
         pycaffe.binary()  # before anything is trained

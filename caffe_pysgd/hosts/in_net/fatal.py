@@ -9,7 +9,7 @@ import traceback
 from typing import Any, Callable
 
 from caffe_pysgd.errors import UserError
-from caffe_pysgd.hosts.ranks.world import World
+from caffe_pysgd.hosts.ranks.world import World, abort
 from caffe_pysgd.stock import pycaffe
 
 
@@ -29,11 +29,10 @@ def exit_with_message(method: Callable[..., None]) -> Callable[..., None]:
                 raise
             if os.environ.get("CAFFE_PYSGD_TRACEBACK"):
                 traceback.print_exc()
+            if World.current:
+                abort(error)
             known = isinstance(error, UserError)
             what = str(error) if known else f"{type(error).__name__}: {error}"
-            world = World.current
-            if world and world.size > 1:
-                world.abort(what)
             sys.stderr.write(f"caffe-pysgd: {what}\n")
             sys.stderr.flush()
             os._exit(2)

@@ -40,6 +40,9 @@ class TakeOver:
     def __init__(self, settings: UpdateSettings, hook: Any) -> None:
         self.settings = settings
         self.hook = hook
+        self.ranks = Ranks(settings.ranks) if settings.ranks else None
+        if self.ranks:  # first: what fails from now on ends all of them
+            self.ranks.deal()
         self._passes = settings.hyperparameters["iter_size"]
         self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
@@ -50,9 +53,6 @@ class TakeOver:
         self.figures = UpdateFigures(shown, statistics)
         self.observers = [self.figures, *observers_of(settings, "in-net")]
         self.recording = InNetRecording(settings, self.observers) if settings.audit else None
-        self.ranks = Ranks(settings.ranks) if settings.ranks else None
-        if self.ranks:
-            self.ranks.deal()
         self.next_iteration = 0
         self._iter_size = int(settings.hyperparameters["iter_size"])
         # Where Caffe knows GPUs, a blob's memory may be there and must be asked for each time.

@@ -5,15 +5,20 @@ others: as many bytes as any algorithm needs, 2 (n - 1) / n of the gradients, an
 summation that depends on nothing but the number of ranks. (MPI's own ``Allreduce`` chooses its
 order by algorithm, size and place.) The gradients go in buckets, so that some are on their way
 while backward still computes others.
+
+Ranks on one machine do not send values: each reads those of the others where they are, in shared
+memory, and messages without content say when they are there. The sums, and so the bits, are the
+same.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from caffe_pysgd.arrays import Floats
+from caffe_pysgd.hosts.ranks.shared import shared_zeros
 from caffe_pysgd.hosts.ranks.world import World
 from caffe_pysgd.update import Parameter
 
@@ -26,22 +31,34 @@ class _Bucket:
     Args:
         world: the ranks.
         values: a flat float32 array.
+        shared: where all ranks see it, the values of each, ``values`` among them, and a row for the
+            mean.
         tag: tells its messages from those of other buckets; the next one is taken, too.
     """
 
-    def __init__(self, world: World, values: Floats, tag: int) -> None:
+    def __init__(self, world: World, values: Floats, shared: Optional[Floats], tag: int) -> None:
         bounds = [values.size * rank // world.size for rank in range(world.size + 1)]
-        segments = [values[start:end] for start, end in zip(bounds, bounds[1:])]
-        mine = segments[world.rank]
-        theirs = {peer: np.empty_like(mine) for peer in world.peers}
-        comm, peers = world.comm, world.peers
+        pieces = [slice(start, end) for start, end in zip(bounds, bounds[1:])]
+        comm, peers, own = world.comm, world.peers, pieces[world.rank]
+        self._values, self._means = values, None
+        if shared is None:
+            segments = [values[piece] for piece in pieces]
+            mine = segments[world.rank]
+            theirs = {peer: np.empty_like(mine) for peer in peers}
+            self._in_order = [theirs.get(rank, mine) for rank in range(world.size)]
+            self._total, self._mean = self._in_order[0], mine
+        else:
+            mine = np.empty(0, F)
+            segments, theirs = [mine] * world.size, {peer: mine for peer in peers}
+            *rows, self._means = shared
+            self._in_order = [row[own] for row in rows]
+            self._total = self._mean = self._means[own]
         # Persistent requests, each started once an iteration.
         self._scatter = {p: comm.Send_init(segments[p], p, tag) for p in peers}
         self._reduce = {p: comm.Recv_init(theirs[p], p, tag) for p in peers}
         self._announce = {p: comm.Send_init(mine, p, tag + 1) for p in peers}
         self._gather = {p: comm.Recv_init(segments[p], p, tag + 1) for p in peers}
-        self._world, self._mine, self._scale = world, mine, F(1) / F(world.size)
-        self._in_order = [mine if r == world.rank else theirs[r] for r in range(world.size)]
+        self._world, self._scale = world, F(1) / F(world.size)
         self._receiving: Dict[int, Any] = {}
         self._sending: Dict[int, Any] = {}
         self.started = self._summed = False
@@ -63,6 +80,8 @@ class _Bucket:
             self._complete(when)
             self._sum()
         self._complete(when)
+        if self._means is not None:
+            self._values[...] = self._means
         self.started = False
 
     def _begin(self, receive: Dict[int, Any], send: Dict[int, Any]) -> None:
@@ -75,11 +94,12 @@ class _Bucket:
         self._world.wait(self._sending, when)
 
     def _sum(self) -> None:
-        total = self._in_order[0]
+        first, second, *others = self._in_order
         with np.errstate(all="ignore"):  # overflow is as silent as in C++
-            for part in self._in_order[1:]:
+            total = np.add(first, second, out=self._total)
+            for part in others:
                 total += part
-            np.multiply(total, self._scale, out=self._mine)
+            np.multiply(total, self._scale, out=self._mean)
         self._begin(self._gather, self._announce)
         self._summed = True
 
@@ -118,15 +138,19 @@ class Exchange:
         self._views: Dict[int, Floats] = {}
         self._diffs: Dict[int, Floats] = {}
         self._buckets: List[_Bucket] = []
+        values = sum(p.count for p in parameters) + extra
+        shared = shared_zeros(world, world.size + 1, values)
+        here = np.zeros(values, F) if shared is None else shared[world.rank]
+        at = 0
         for number, members in enumerate(self._members):
-            values = sum(parameters[member].count for member in members)
-            here = np.zeros(values + (extra if members is self._members[-1] else 0), F)
-            at = 0
+            start = at
             for member in members:
                 end = at + parameters[member].count
                 self._views[member], at = here[at:end], end
-            self.extra = here[at:]
-            self._buckets.append(_Bucket(world, here, 2 * number))
+            if members is self._members[-1]:
+                self.extra, at = here[at:], values
+            own = None if shared is None else shared[:, start:at]
+            self._buckets.append(_Bucket(world, here[start:at], own, 2 * number))
 
     def ready(self, number: int) -> None:
         """Send a bucket: its gradients are complete."""

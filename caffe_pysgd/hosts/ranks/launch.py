@@ -104,7 +104,7 @@ def mpi_command(
         threads: how many BLAS has in each.
     """
     mpiexec = find_mpiexec()
-    command = [mpiexec, *_placing(mpiexec)]
+    command = [mpiexec, *placing(mpiexec)]
     for solver, alike in groupby(solvers):
         first = solver == solvers[0]
         settings = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
@@ -143,7 +143,7 @@ def find_mpiexec() -> str:
     return str(found)
 
 
-def _placing(mpiexec: str) -> List[str]:
+def placing(mpiexec: str) -> List[str]:
     """Return how Open MPI is told to put ranks where they are put: threads share all cores."""
     said = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, check=False)
     if "Open MPI" not in said.stdout and "Open RTE" not in said.stdout:
@@ -151,18 +151,22 @@ def _placing(mpiexec: str) -> List[str]:
     return ["--bind-to", "none", "--oversubscribe"]
 
 
-# mpiexec kills its ranks when it is interrupted, and hands these on to them: see signals.py.
-_HANDED_ON = {
+# What one rank is told, and all hear of with the gradients: see signals.py.
+_MEANT = {
     signal.SIGINT: signal.SIGUSR1,
     signal.SIGTERM: signal.SIGUSR1,
     signal.SIGHUP: signal.SIGUSR2,
 }
 
 
-def supervise(command: Sequence[str], environment: Dict[str, str]) -> int:
+def supervise(command: Sequence[str], environment: Dict[str, str], program: Path) -> int:
     """Run mpiexec; let a signal stop or snapshot all ranks as it does one; return the exit code.
 
     A second one that asks to stop ends them at once.
+
+    Args:
+        command, environment: mpiexec's.
+        program: what the ranks are.
     """
     process = subprocess.Popen(
         command, env=environment, start_new_session=True, preexec_fn=_end_with_parent
@@ -170,15 +174,33 @@ def supervise(command: Sequence[str], environment: Dict[str, str]) -> int:
     asked = []
 
     def hand_on(number: int, _: Any) -> None:
-        if _HANDED_ON[signal.Signals(number)] is signal.SIGUSR1:
+        meant = _MEANT[signal.Signals(number)]
+        if meant is signal.SIGUSR1:
             asked.append(number)
-        again = len(asked) > 1
-        process.send_signal(signal.SIGTERM if again else _HANDED_ON[signal.Signals(number)])
+        if len(asked) > 1:
+            process.terminate()
+        else:
+            os.kill(_find_below(process.pid, os.path.realpath(program)) or process.pid, meant)
 
-    for number in _HANDED_ON:
+    for number in _MEANT:
         signal.signal(number, hand_on)
     code = process.wait()
     return 128 - code if code < 0 else code
+
+
+def _find_below(process: int, program: str) -> Optional[int]:
+    """Return the first process of a program among those that a process started, and so on."""
+    try:
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                if os.path.realpath(f"/proc/{child}/exe") == program:
+                    return child
+                found = _find_below(child, program)
+                if found:
+                    return found
+    except OSError:  # it has ended
+        pass
+    return None
 
 
 def _end_with_parent() -> None:

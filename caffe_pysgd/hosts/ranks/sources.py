@@ -45,6 +45,22 @@ def own_records(run: Run, rank: int, count: int) -> Run:
     return replace(run, net=net)
 
 
+def most_ranks(run: Run, cores: int) -> int:
+    """Return the largest number of ranks, up to the number of cores, that can share the records.
+
+    Raises:
+        UserError: no two can.
+    """
+    for count in range(cores, 1, -1):
+        try:
+            own_records(run, 0, count)
+            return count
+        except UserError:
+            if count == 2:
+                raise
+    return 1
+
+
 def whole_batch(run: Run, count: int) -> Any:
     """Return the net with which one process has the batches of all ranks in one.
 

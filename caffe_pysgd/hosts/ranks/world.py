@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, Dict, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -36,7 +37,9 @@ class World:
 
     Attributes:
         size, rank: how many ranks there are, and which this is.
+        peers: the others.
         comm: mpi4py's communicator.
+        on_one_machine: whether all of them are.
 
     Raises:
         UserError: there is no MPI, or another number of ranks was started.
@@ -48,6 +51,9 @@ class World:
         self._mpi = _load()
         self.comm = self._mpi.COMM_WORLD.Dup()
         self.size, self.rank = int(self.comm.size), int(self.comm.rank)
+        machine = self.comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        self.on_one_machine = machine.size == self.size
+        machine.Free()
         self.peers = [rank for rank in range(self.size) if rank != self.rank]
         self._timeout = timeout
         World.current = self
@@ -93,15 +99,31 @@ class World:
             f"{when}: dead, stuck, or waiting for data; ranks.timeout is how long to wait"
         )
 
-    def abort(self, what: str) -> None:
-        """Say why, and end all ranks with exit code 2."""
-        # What stops one rank often stops all of them; then rank 0 speaks for all.
-        if self.rank:
-            time.sleep(0.5)
-        sys.stderr.write(f"caffe-pysgd: rank {self.rank}: {what}\n")
-        sys.stderr.flush()
-        time.sleep(_TOLD)
-        self._mpi.COMM_WORLD.Abort(2)
+
+def abort(error: BaseException) -> None:
+    """Say why, and end all ranks with exit code 2; do nothing where there are no others."""
+    if started_by_mpi() == 1:
+        return
+    world = _load().COMM_WORLD  # MPI must know of this rank: the others may wait for it to come
+    # What stops one rank often stops all of them; then rank 0 speaks for all.
+    if world.rank:
+        time.sleep(0.5)
+    what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    sys.stderr.write(f"caffe-pysgd: rank {world.rank}: {what}\n")
+    sys.stderr.flush()
+    time.sleep(_TOLD)
+    world.Abort(2)
+    os._exit(2)  # MPICH's comes back
+
+
+@contextmanager
+def end_together() -> Iterator[None]:
+    """End all ranks where this one fails: the others would wait for it."""
+    try:
+        yield
+    except Exception as error:
+        abort(error)
+        raise
 
 
 def _load() -> Any:
