@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
+import numpy as np
+
+from caffe_pysgd.stock import pycaffe
+
 # BVLC's AlexNet from pool5 on, which is 58.6 of its 61 million values; what is left out takes most
 # of the time of forward and backward, and next to none of the update's.
 ALEXNET_INPUT = (256, 6, 6)
@@ -105,4 +109,52 @@ def alexnet(batch: int, shrink: int = 1) -> List[str]:
                 f'top: "{bottom}" dropout_param {{ dropout_ratio: 0.5 }} }}'
             )
     loss = f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{bottom}" bottom: "label" '
+    return [*layers, loss + 'top: "loss" }']
+
+
+def random_images(folder: Path, count: int, *shape: int) -> Path:
+    """Write an LMDB of images of noise, and of labels below 10; return it."""
+    import lmdb
+
+    random, datum = np.random.RandomState(1), pycaffe.messages().Datum
+    with lmdb.open(str(folder / "lmdb"), map_size=1 << 30) as base, base.begin(write=True) as into:
+        for number in range(count):
+            channels, height, width = shape
+            image = datum(channels=channels, height=height, width=width, label=number % 10)
+            image.data = random.bytes(channels * height * width)
+            into.put(b"%08d" % number, image.SerializeToString())
+    return folder / "lmdb"
+
+
+def cifar10_full(source: Path, batch: int = 100) -> List[str]:
+    """Return BVLC's net of that name, over an LMDB of images of 3 x 32 x 32."""
+    layers = [
+        'layer { name: "cifar" type: "Data" top: "data" top: "label" '
+        "transform_param { mean_value: 128 } "
+        f'data_param {{ source: "{source}" batch_size: {batch} backend: LMDB }} }}'
+    ]
+    bottom = "data"
+    for number, (outputs, pool) in enumerate(((32, "MAX"), (32, "AVE"), (64, "AVE")), start=1):
+        behind = f"pool{number}" if number == 1 else f"conv{number}"
+        relu = f'layer {{ name: "relu{number}" type: "ReLU" bottom: "{behind}" top: "{behind}" }}'
+        layers += [
+            f'layer {{ name: "conv{number}" type: "Convolution" bottom: "{bottom}" '
+            f'top: "conv{number}" param {{ lr_mult: 1 }} param {{ lr_mult: 2 }} '
+            f"convolution_param {{ num_output: {outputs} pad: 2 kernel_size: 5 "
+            f'weight_filler {{ type: "gaussian" std: {0.0001 if number == 1 else 0.01} }} }} }}',
+            *([] if number == 1 else [relu]),
+            f'layer {{ name: "pool{number}" type: "Pooling" bottom: "conv{number}" '
+            f'top: "pool{number}" pooling_param {{ pool: {pool} kernel_size: 3 stride: 2 }} }}',
+            *([relu] if number == 1 else []),
+        ]
+        bottom = f"pool{number}"
+        if number < 3:
+            layers.append(
+                f'layer {{ name: "norm{number}" type: "LRN" bottom: "{bottom}" '
+                f'top: "norm{number}" lrn_param {{ local_size: 3 alpha: 5e-5 beta: 0.75 '
+                "norm_region: WITHIN_CHANNEL } }"
+            )
+            bottom = f"norm{number}"
+    layers.append(fully_connected("ip1", bottom, 10, filler='type: "gaussian" std: 0.01'))
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip1" bottom: "label" '
     return [*layers, loss + 'top: "loss" }']
