@@ -44,9 +44,6 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         pass  # as it was set up
 
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        pass
-
     @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         take_over = self.take_over

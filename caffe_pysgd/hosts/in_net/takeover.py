@@ -43,7 +43,6 @@ class TakeOver:
         self.ranks = Ranks(settings.ranks) if settings.ranks else None
         if self.ranks:  # first: what fails from now on ends all of them
             self.ranks.deal()
-        self._passes = settings.hyperparameters["iter_size"]
         self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
         self.blobs: List[Blob] = []
