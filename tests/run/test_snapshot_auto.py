@@ -42,7 +42,7 @@ def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> List[st
     Every fifth kill comes at a random moment of the start; the others after some of the lines that
     stand, as a snapshot does, at every twentieth iteration.
     """
-    last = 200 * (kills + 1)
+    last = 400 + 100 * kills
     write_run(workdir, max_iter=last, snapshot=20, display=20)
     assert cli(command, "run.yaml").returncode == 0
     expected = weights(last)
