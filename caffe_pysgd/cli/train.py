@@ -131,7 +131,7 @@ def train(
     if count > 1:
         solvers = write_ranks(run, directory, registered, audit)
     else:
-        solvers = [write_injected(run, directory, registered, audit)]
+        solvers = [write_injected(run, directory, registered, audit, in_binary=True)]
     # In the manifest alone: caffe itself is told by its flags.
     started = run.with_solver(weights=weights) if weights else run
     write_manifest(replace(started, snapshot=snapshot or ""), audit, "in-net")

@@ -50,12 +50,14 @@ def test_a_template_is_one_valid_train_layer(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_the_hook_is_first_and_parameters_and_seal_are_last(workdir: Path, name: str) -> None:
+def test_the_hook_is_first_then_come_the_parameters_and_the_seal_is_last(
+    workdir: Path, name: str
+) -> None:
     run, _, net = injected(write_solver(workdir, NETS[name]))
     kinds = [layer.python_param.layer for layer in net.layer]
-    assert kinds[0] == "Hook"
-    assert kinds[-2:] == ["Parameters", "Seal"]
-    assert not any(kinds[1:-2])
+    assert kinds[:2] == ["Hook", "Parameters"]
+    assert kinds[-1] == "Seal"
+    assert not any(kinds[2:-1])
     assert len(net.layer) == len(run.net.layer) + 3
     assert net.layer[0].name == run.settings().hook_name
 
@@ -68,7 +70,7 @@ def test_the_other_layers_are_the_users_own_but_for_the_names_of_their_parameter
     original = read_net(workdir / "solver_net.prototxt")
     run, _, net = injected(source)
     multipliers = {p.name: p.lr_mult for p in run.parameters}
-    for before, after in zip(original.layer, net.layer[1:-2]):
+    for before, after in zip(original.layer, net.layer[2:-1]):
         for index, spec in enumerate(after.param):
             if index < len(before.param):
                 if not before.param[index].HasField("name"):
@@ -87,7 +89,7 @@ def test_the_other_layers_are_the_users_own_but_for_the_names_of_their_parameter
 
 def test_every_learnable_parameter_is_named_once_in_caffes_order(workdir: Path) -> None:
     run, _, net = injected(write_solver(workdir, SHARED))
-    assert [spec.name for spec in net.layer[-2].param] == ["w", "b", "out/0", "out/1"]
+    assert [spec.name for spec in net.layer[1].param] == ["w", "b", "out/0", "out/1"]
     assert [p.name for p in run.parameters] == ["left/0", "left/1", "out/0", "out/1"]
 
 
@@ -96,7 +98,7 @@ def test_generated_names_never_meet_a_users(workdir: Path) -> None:
         "param { lr_mult: 0.5 }", 'param { name: "out/0" } param { name: "conv/0" }'
     )
     _, _, net = injected(write_solver(workdir, clash))
-    assert [spec.name for spec in net.layer[-2].param] == [
+    assert [spec.name for spec in net.layer[1].param] == [
         "pysgd/conv/0", "conv/1", "out/0", "conv/0", "pysgd/out/0",
     ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence, Set
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
+from caffe_pysgd.hosts.in_net.initial import STAGE, describe, may_be_built_twice
 from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.hosts.ranks.buckets import add_senders
 from caffe_pysgd.run.own_snapshots import refuse_unknown_score
@@ -25,7 +26,11 @@ _TEMPLATES = ("hook.prototxt", "parameters.prototxt", "seal.prototxt")
 
 
 def write_injected(
-    run: Run, directory: Path, registered: bool = False, audit: Optional[AuditSettings] = None
+    run: Run,
+    directory: Path,
+    registered: bool = False,
+    audit: Optional[AuditSettings] = None,
+    in_binary: bool = False,
 ) -> Path:
     """Write the run with Python's update into a folder; return the solver file.
 
@@ -34,6 +39,7 @@ def write_injected(
         directory: the folder.
         registered: as for :meth:`Run.settings`.
         audit: what is to be recorded.
+        in_binary: the ``caffe`` binary trains, so nobody but the solver file gives a seed.
 
     Raises:
         UserError: Caffe was built without the Python layer, a file cannot be written, or the best
@@ -54,14 +60,27 @@ def write_injected(
     if run.configuration.ranks.count > 1:
         net, ranks = add_senders(net, run)
         settings = replace(settings, ranks=ranks)
-    net = inject_net(net, run.state, run.parameters, settings)
+    seed = run.solver.random_seed
+    alone = not (settings.registered or settings.ranks)
+    initial = ""
+    if alone and (in_binary or seed >= 0) and may_be_built_twice(run.net, run.state):
+        initial = describe(directory / NET, run.state, seed)
+    net = inject_net(net, run.state, run.parameters, settings, initial)
     return run.write(directory, neutral_solver(run, directory / NET), net)
 
 
 def inject_net(
-    net: Any, state: Any, parameters: Sequence[LearnableParameter], settings: UpdateSettings
+    net: Any,
+    state: Any,
+    parameters: Sequence[LearnableParameter],
+    settings: UpdateSettings,
+    initial: str = "",
 ) -> Any:
-    """Return a copy of the net with the hook first, and the parameters and the seal last."""
+    """Return a copy of the net with the hook first and the seal last.
+
+    The parameters layer is the last but one; or, where it is told how the weights begin, the second
+    and the owner of the parameters.
+    """
     injected = type(net)()
     injected.CopyFrom(net)
     names = _name_parameters(injected, state, parameters)
@@ -74,7 +93,9 @@ def inject_net(
     _take_rates(injected, set(names))
     for name in names:
         holder.param.add(name=name, lr_mult=0)
-    replace_layers(injected, [hook, *injected.layer, holder, seal])
+    holder.python_param.param_str = initial
+    layers = [hook, holder, *injected.layer] if initial else [hook, *injected.layer, holder]
+    replace_layers(injected, [*layers, seal])
     return injected
 
 
@@ -115,6 +136,7 @@ def _template(name: str) -> Any:
     text = _template_file(name).read_text(encoding="utf-8")
     net = text_format.Parse(text, pycaffe.messages().NetParameter())
     (layer,) = net.layer
+    layer.include[0].not_stage.append(STAGE)
     return layer
 
 

@@ -2,9 +2,9 @@
 
 ``prototxt_templates/`` shows them as a Caffe user sees them, ``docs/in-net.md`` tells why there are
 three. In short: the *hook* is first in the net, so its backward runs last and finds every gradient
-complete; *parameters* shares every learnable parameter by name; the *seal* is last, and connects
-the two once the net has registered all that it registers. A net sets its layers up one after
-another, so the take-over that the hook begins is the one that the next seal completes.
+complete; *parameters* shares every learnable parameter by name, or owns them; the *seal* is last,
+and connects the two once the net has registered all that it registers. A net sets its layers up one
+after another, so the take-over that the hook begins is the one that the next seal completes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Sequence
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.fatal import exit_with_message
+from caffe_pysgd.hosts.in_net.initial import initial_blobs
 from caffe_pysgd.hosts.in_net.takeover import TakeOver
 from caffe_pysgd.run.settings import UpdateSettings
 from caffe_pysgd.stock import pycaffe
@@ -46,11 +47,7 @@ class Hook(_caffe.Layer):  # type: ignore[name-defined]
 
     @exit_with_message
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        take_over = self.take_over
-        if take_over.updater is None:
-            take_over.start()
-        if take_over.recording:
-            take_over.recording.pass_begins(first=not take_over.passes_done())
+        self.take_over.pass_begins()
 
     @exit_with_message
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -78,15 +75,20 @@ class _AsideOfTheData(_caffe.Layer):  # type: ignore[name-defined]
 
 
 class Parameters(_AsideOfTheData):
-    """The last layer but one: shares every learnable parameter, by name."""
+    """Shares every learnable parameter by name; as the second layer of the net, it owns them."""
 
     @exit_with_message
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         take_over = TakeOver.begun
         if take_over is None:
             raise UserError("the net has a parameters layer but no hook; inject the net anew")
-        for parameter in take_over.settings.parameters:
-            self.blobs.add_blob(*parameter.shape)
+        if self.param_str:
+            names = [parameter.name for parameter in take_over.settings.parameters]
+            self.blobs.extend(initial_blobs(self.param_str, names))
+            take_over.owns_parameters = True
+        else:
+            for parameter in take_over.settings.parameters:
+                self.blobs.add_blob(*parameter.shape)
         take_over.blobs = [self.blobs[i] for i in range(len(self.blobs))]
         take_over.parameters_layer = self
 

@@ -46,6 +46,8 @@ class TakeOver:
         self.resume_wanted = _resume_wanted(settings.resume)
         self.parameters_layer: Any = None
         self.blobs: List[Blob] = []
+        self.owns_parameters = False
+        self._unfinished = False
         self.updater: Optional[Updater] = None
         statistics = frozenset(p.name for p in settings.parameters if p.statistic)
         shown = settings.display if settings.log_outputs else 0
@@ -94,8 +96,33 @@ class TakeOver:
         if resumed:
             for observer in self.observers:
                 observer.restored()
+        if self.owns_parameters and not self.may_move:
+            self._hide_from_caffe()
         origin = f"resumed at iteration {self.next_iteration}" if resumed else "fresh"
         _caffe.log(announcement(self.settings, self.updater, origin))
+
+    def _hide_from_caffe(self) -> None:
+        """Let Caffe's walks over the learnable parameters meet one value of each.
+
+        A blob that shrinks keeps its memory, which the user's layers share: their own blobs, which
+        snapshots and test nets ask, stay as they are. From now on nobody clears the gradients but
+        the update.
+        """
+        for blob in self.blobs:
+            blob.reshape(1)
+
+    def pass_begins(self) -> None:
+        """Called before a forward pass."""
+        if self.updater is None:
+            self.start()
+        assert self.updater is not None
+        first = not self.passes_done()
+        if first and self._unfinished:  # an exception cut the last iteration short
+            for p in self.updater.parameters:
+                p.diff[...] = 0
+        self._unfinished = True
+        if self.recording:
+            self.recording.pass_begins(first)
 
     def _settle_state(self) -> bool:
         """Decide whether the loaded state is used; return whether it is."""
@@ -165,6 +192,7 @@ class TakeOver:
         self.next_iteration = iteration + 1
         done = Header(self.next_iteration, updater.current_step, updater.plateau)
         header[:] = pack_header(done, len(header))
+        self._unfinished = False
         tell_updated(updater, iteration, self.rate)
 
 
