@@ -219,8 +219,8 @@ def test_a_wrong_answer_ends_the_run_before_a_weight_is_changed(
     content = wrong[0].read_bytes()[32:].replace(b"[5, 2, 3, 3]", b"[6, 2, 3, 3]")
     assert cache.keep(wrong[0].name, content, replace=True)
     trained = cli("train", "solver.prototxt")
-    assert trained.returncode != 0
-    assert "Cannot share param" in trained.stderr
+    assert trained.returncode == 2
+    assert "conv/0: got the shape (5, 2, 3, 3), expected (6, 2, 3, 3)" in trained.stderr
     assert not list(workdir.glob("*.caffemodel"))
 
 

@@ -7,20 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, List, Sequence
 
+from caffe_pysgd.errors import UserError
+from caffe_pysgd.run.settings import ParameterSettings
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.net_file import included_layers
 from caffe_pysgd.stock.protocols import Blob
 
 # With this stage, a net has none of our layers.
 STAGE = "pysgd_initial"
 
-# Built twice, they would do twice what is meant to be done once.
-_BUILT_ONCE = ("Python", "HDF5Output")
-
-
-def may_be_built_twice(net: Any, state: Any) -> bool:
-    """Return whether nobody notices that a train net is built once more than Caffe does."""
-    return not any(layer.type in _BUILT_ONCE for layer in included_layers(net, state))
+_TRAIN = 0  # caffe_pb2's, which need not be imported for it
 
 
 def describe(path: Path, state: Any, random_seed: int) -> str:
@@ -34,15 +29,26 @@ def describe(path: Path, state: Any, random_seed: int) -> str:
     return json.dumps(told)
 
 
-def initial_blobs(described: str, names: Sequence[str]) -> List[Blob]:
+def initial_blobs(described: str, parameters: Sequence[ParameterSettings]) -> List[Blob]:
     """Return the blobs of the learnable parameters, filled as in the net that is about to be built.
 
     Args:
         described: as :func:`describe` said it.
-        names: the parameters' names: layer, slash, number.
+        parameters: what was injected.
+
+    Raises:
+        UserError: the net has another shape now.
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_build, json.loads(described), names).result()
+        blobs = thread.submit(_build, json.loads(described), [p.name for p in parameters]).result()
+    for parameter, blob in zip(parameters, blobs):
+        found = tuple(blob.shape)
+        if found != parameter.shape:
+            raise UserError(
+                f"{parameter.name}: got the shape {found}, expected {parameter.shape}, as when the "
+                "net was injected; inject it anew"
+            )
+    return blobs
 
 
 def _build(told: Any, names: Sequence[str]) -> List[Blob]:
@@ -57,7 +63,7 @@ def _build(told: Any, names: Sequence[str]) -> List[Blob]:
     caffe.set_solver_rank(1)
     if told["random_seed"] >= 0:
         caffe.set_random_seed(told["random_seed"])
-    net = caffe.Net(told["net"], pycaffe.messages().TRAIN, told["level"], told["stages"], None)
+    net = caffe.Net(told["net"], _TRAIN, told["level"], told["stages"], None)
     layers = dict(zip(net._layer_names, net.layers))
     places = [name.rpartition("/") for name in names]
     return [layers[layer].blobs[int(number)] for layer, _, number in places]

@@ -8,7 +8,7 @@ from typing import Any, List, Optional, Sequence, Set
 
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.add_taps import add_taps
-from caffe_pysgd.hosts.in_net.initial import STAGE, describe, may_be_built_twice
+from caffe_pysgd.hosts.in_net.initial import STAGE, describe
 from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.hosts.ranks.buckets import add_senders
 from caffe_pysgd.run.own_snapshots import refuse_unknown_score
@@ -21,6 +21,9 @@ from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.this_caffe import this_caffe
 
 PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
+
+# Built twice, they would do twice what is meant to be done once.
+_BUILT_ONCE = ("Python", "HDF5Output")
 
 _TEMPLATES = ("hook.prototxt", "parameters.prototxt", "seal.prototxt")
 
@@ -63,10 +66,15 @@ def write_injected(
     seed = run.solver.random_seed
     alone = not (settings.registered or settings.ranks)
     initial = ""
-    if alone and (in_binary or seed >= 0) and may_be_built_twice(run.net, run.state):
+    if alone and (in_binary or seed >= 0) and _may_be_built_twice(run.net, run.state):
         initial = describe(directory / NET, run.state, seed)
     net = inject_net(net, run.state, run.parameters, settings, initial)
     return run.write(directory, neutral_solver(run, directory / NET), net)
+
+
+def _may_be_built_twice(net: Any, state: Any) -> bool:
+    """Return whether nobody notices that a train net is built once more than Caffe does."""
+    return not any(layer.type in _BUILT_ONCE for layer in included_layers(net, state))
 
 
 def inject_net(

@@ -83,8 +83,7 @@ class Parameters(_AsideOfTheData):
         if take_over is None:
             raise UserError("the net has a parameters layer but no hook; inject the net anew")
         if self.param_str:
-            names = [parameter.name for parameter in take_over.settings.parameters]
-            self.blobs.extend(initial_blobs(self.param_str, names))
+            self.blobs.extend(initial_blobs(self.param_str, take_over.settings.parameters))
             take_over.owns_parameters = True
         else:
             for parameter in take_over.settings.parameters:
