@@ -4,6 +4,7 @@
 const view = {
   min: store.first,
   max: store.last,
+  at: null, // the iteration that is read out
   charts: new Set(),
 
   zoom(min, max) {
@@ -30,6 +31,7 @@ const view = {
 
   // Every chart reads out the same iteration; `from` is the one that the pointer is in.
   point(x, from) {
+    this.at = x;
     if (this.pending) cancelAnimationFrame(this.pending);
     this.pending = requestAnimationFrame(() => {
       this.pending = null;
@@ -208,7 +210,7 @@ class Chart {
     const line = this.lines.find(({ x }) => x.length);
     if (!line) return;
     const span = view.max - view.min;
-    const here = this.x === null || this.x === undefined ? (view.min + view.max) / 2 : this.x;
+    const here = view.at ?? (view.min + view.max) / 2;
     const step = (by) => {
       const index = Math.min(Math.max(nearest(line.x, here) + by, 0), line.x.length - 1);
       const x = line.x[index];

@@ -215,7 +215,7 @@ const stripes = {
       event.preventDefault();
       rows[Math.min(rows.length - 1, Math.max(0, at + by))].focus();
     } else if (this.row && at >= 0 && ["ArrowLeft", "ArrowRight", "Home", "End", "Escape", "+", "-"].includes(event.key)) {
-      Chart.prototype.key.call({ lines: [{ x: this.run().px }], x: this.x }, event);
+      Chart.prototype.key.call({ lines: [{ x: this.run().px }] }, event);
     }
   },
 };
