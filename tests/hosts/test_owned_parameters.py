@@ -45,6 +45,19 @@ def test_they_are_shared_where_a_layer_writes_a_file(workdir: Path) -> None:
     assert not owns(write_injected(run, workdir / "run"))
 
 
+def test_they_are_shared_where_a_layer_has_a_net_of_its_own(workdir: Path) -> None:
+    recurrent = """
+      layer { name: "cont" type: "DummyData" top: "cont"
+        dummy_data_param { shape { dim: 3 dim: 2 } data_filler { type: "constant" value: 1 } } }
+      layer { name: "sequence" type: "Reshape" bottom: "out" top: "sequence"
+        reshape_param { shape { dim: 3 dim: 2 dim: -1 } } }
+      layer { name: "lstm" type: "LSTM" bottom: "sequence" bottom: "cont" top: "lstm"
+        recurrent_param { num_output: 2 weight_filler { type: "uniform" } } }
+    """
+    run = resolve(write_solver(workdir, SMALL + recurrent))
+    assert not owns(write_injected(run, workdir / "run"))
+
+
 def test_caffe_walks_over_one_value_of_each(workdir: Path) -> None:
     both = Both.write(write_solver(workdir))
     solver = caffe.get_solver(str(both.ours))

@@ -108,7 +108,7 @@ def run_relay(workdir: Path, cli: Callable, rule: str, format: str, leg: int) ->
         one.stock()
     many.stock()
     many.solve()
-    if pycaffe.find_binary():
+    if pycaffe.find_binary() and "Python" in pycaffe.compiled().layer_type_list():
         many.in_net()
     else:
         many.solve()

@@ -25,6 +25,20 @@ PLUGIN_LAYERS = ("pysgd_parameters", "pysgd_seal")  # besides the hook
 # Built twice, they would do twice what is meant to be done once.
 _BUILT_ONCE = ("Python", "HDF5Output")
 
+# Only these are known to ask their own blobs where the values are. A recurrent layer has a net in
+# it, whose layers remember where they were.
+_CAN_SHARE = {
+    "BatchNorm",
+    "Bias",
+    "Convolution",
+    "Deconvolution",
+    "Embed",
+    "InnerProduct",
+    "PReLU",
+    "Parameter",
+    "Scale",
+}
+
 _TEMPLATES = ("hook.prototxt", "parameters.prototxt", "seal.prototxt")
 
 
@@ -66,15 +80,18 @@ def write_injected(
     seed = run.solver.random_seed
     alone = not (settings.registered or settings.ranks)
     initial = ""
-    if alone and (in_binary or seed >= 0) and _may_be_built_twice(run.net, run.state):
+    if alone and (in_binary or seed >= 0) and _may_own_parameters(run):
         initial = describe(directory / NET, run.state, seed)
     net = inject_net(net, run.state, run.parameters, settings, initial)
     return run.write(directory, neutral_solver(run, directory / NET), net)
 
 
-def _may_be_built_twice(net: Any, state: Any) -> bool:
-    """Return whether nobody notices that a train net is built once more than Caffe does."""
-    return not any(layer.type in _BUILT_ONCE for layer in included_layers(net, state))
+def _may_own_parameters(run: Run) -> bool:
+    """Return whether the net may be built once more, and its layers share what another owns."""
+    types = {layer.name: layer.type for layer in included_layers(run.net, run.state)}
+    learning = {types[p.layer] for p in run.parameters}
+    learning |= {types[layer] for p in run.parameters for layer, *_ in p.sharers}
+    return learning <= _CAN_SHARE and not set(types.values()) & set(_BUILT_ONCE)
 
 
 def inject_net(
