@@ -15,7 +15,6 @@ from caffe_pysgd.update.fused.vectors import (
     DOUBLE,
     FLOAT,
     FLOATS,
-    INT,
     LONG,
     VOID,
     Arithmetic,
@@ -26,7 +25,8 @@ from caffe_pysgd.update.fused.vectors import (
 )
 from caffe_pysgd.update.statistics import LANES
 
-_KINDS = {"total": DOUBLE, "sumsq": DOUBLE, "min": FLOAT, "max": FLOAT, "zeros": INT}
+_LANES = {"total": DOUBLE, "sumsq": DOUBLE, "min": FLOAT, "max": FLOAT}
+_COUNTS = ("zeros", "nonfinite")
 
 
 def define_measure(module: Any, how: Arithmetic) -> Any:
@@ -43,39 +43,42 @@ def define_measure(module: Any, how: Arithmetic) -> Any:
     several, single = Values(b, LANES, how), Values(b, 1, how)
     fields: Any = layout.FIGURES.fields
     at = {name: b.add(lanes, long(field[1])) for name, field in fields.items()}
-    places = {name: b.inttoptr(at[name], kind.as_pointer()) for name, kind in _KINDS.items()}
-    sums = [several.load(place, long(0)) for place in places.values()]
+    places = [b.inttoptr(at[name], kind.as_pointer()) for name, kind in _LANES.items()]
+    zeros, nonfinite = (b.inttoptr(at[name], LONG.as_pointer()) for name in _COUNTS)
+    sums = [*(several.load(place, long(0)) for place in places), b.load(zeros)]
     whole = past_whole(b, first, past)
     with loop(b, first, whole, LANES, sums) as (i, sums):
+        several.prefetch(x, b.add(i, long(layout.BLOCK)))
         sums[:] = _added(several, several.load(x, i), *sums)
     difference = b.fsub(sums[1], sums[1])
     finite = b.fcmp_ordered("==", difference, several.constant(0, DOUBLE))
     all_finite = b.icmp_unsigned("==", b.bitcast(finite, ir.IntType(LANES)), ir.IntType(LANES)(-1))
     with b.if_then(all_finite):
-        for value, place in zip(sums, places.values()):
+        for value, place in zip(sums, places):
             several.store(value, place, long(0))
+        b.store(sums[-1], zeros)
     with loop(b, b.select(all_finite, whole, first), past, 1) as (i, _):
         value, lane = single.load(x, i), b.and_(i, long(LANES - 1))
         fits = b.fcmp_ordered("==", b.fsub(value, value), single.constant(0))
         with b.if_else(fits) as (then, otherwise):
             with then:
-                sums = [single.load(place, lane) for place in places.values()]
-                for new, place in zip(_added(single, value, *sums), places.values()):
+                sums = [*(single.load(place, lane) for place in places), b.load(zeros)]
+                *added, count = _added(single, value, *sums)
+                for new, place in zip(added, places):
                     single.store(new, place, lane)
+                b.store(count, zeros)
             with otherwise:
-                count = b.inttoptr(at["nonfinite"], LONG.as_pointer())
-                b.store(b.add(b.load(count), long(1)), count)
+                b.store(b.add(b.load(nonfinite), long(1)), nonfinite)
     b.ret_void()
     return function
 
 
 def _added(v: Values, x, total, sumsq, low, high, zeros):
     """Return the sums and extremes with one more value in each lane."""
-    is_zero = v.b.zext(v.equal(x, v.constant(0)), v.of(INT))
     return [
         v.b.fadd(total, v.b.fpext(x, v.of(DOUBLE))),
         v.add_square(x, sumsq),
         v.b.select(v.less(x, low), x, low),
         v.b.select(v.greater(x, high), x, high),
-        v.b.add(zeros, is_zero),
+        v.b.add(zeros, v.count(v.equal(x, v.constant(0)))),
     ]

@@ -21,14 +21,14 @@ CLIP, NORMALIZATION, DECAY, NOTHING, RULE = 0, 1, 2, 3, 4
 ROW, START, COUNT, UNFIT, UNFIT_AT, UNFIT_GRADIENT = range(6)
 CHUNK_COLUMNS = 6
 
-# For each chunk and quantity: sums, extremes and counts over the chunk, lane by lane.
+# For each chunk and quantity: sums and extremes over the chunk, lane by lane, and counts.
 FIGURES = np.dtype(
     [
         ("total", np.float64, LANES),
         ("sumsq", np.float64, LANES),
         ("min", np.float32, LANES),
         ("max", np.float32, LANES),
-        ("zeros", np.int32, LANES),
+        ("zeros", np.int64),
         ("nonfinite", np.int64),
     ]
 )

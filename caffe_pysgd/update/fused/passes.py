@@ -211,6 +211,9 @@ class _Pass:
 
     def _rule(self, v: Values, i) -> Dict[str, Any]:
         """Compute what the rule does; store the new state; return all values by their names."""
+        if self.measure and v.width > 1:  # the memory would be idle while figures are taken
+            for array in (self.x, self.d, *self.slots):
+                v.prefetch(array, self.b.add(i, long(layout.BLOCK)))
         x, d, c = v.load(self.x, i), v.load(self.d, i), self.c[v]
         values = {"w": x, "d": d, "g": self._seen(v, c, x, d)}
         values.update((f"c{k}", value) for k, value in enumerate(c[layout.RULE :]))

@@ -336,7 +336,7 @@ class FusedUpdate:
             self._added_up(_in_order(table["total"])) / np.maximum(finite, 1),
             np.where(some, np.minimum.reduceat(low, first, axis=0), 0),
             np.where(some, np.maximum.reduceat(high, first, axis=0), 0),
-            np.add.reduceat(table["zeros"].sum(axis=-1), first, axis=0),
+            np.add.reduceat(table["zeros"], first, axis=0),
             nonfinite,
         ]
         l2, mean, low, high, zeros, nonfinite = (column.tolist() for column in columns)

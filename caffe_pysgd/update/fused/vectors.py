@@ -156,6 +156,23 @@ class Values:
         place, align = self._place(array, index)
         self.b.store(value, place).align = align
 
+    def prefetch(self, array: Any, index: Any) -> None:
+        """Have the values from an index on fetched from memory; there need not be any."""
+        place = self.b.bitcast(self.b.gep(array, [index]), ir.IntType(8).as_pointer())
+        operands = [place, *(ir.Constant(INT, flag) for flag in (0, 2, 1))]  # to read, into L2
+        name = "llvm.prefetch.p0i8"
+        kinds = [operand.type for operand in operands]
+        known = self.b.module.globals.get(name)
+        self.b.call(
+            known or ir.Function(self.b.module, ir.FunctionType(VOID, kinds), name), operands
+        )
+
+    def count(self, truths: Any) -> Any:
+        """Return how many of several truth values are true."""
+        if self.width == 1:
+            return self.b.zext(truths, LONG)
+        return self.b.zext(self.b.ctpop(self.b.bitcast(truths, ir.IntType(self.width))), LONG)
+
     def _place(self, array: Any, index: Any) -> Tuple[Any, int]:
         kind = array.type.pointee
         pointer = self.b.bitcast(self.b.gep(array, [index]), self.of(kind).as_pointer())
