@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from functools import lru_cache
 from operator import is_
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -218,7 +219,8 @@ class FusedUpdate:
             (*tables, *handed_out, scratch, self._powf, figures, leaves)
             for scratch in passes.scratch_addresses
         )
-        others = [_pool().submit(compiled, *call) for call in more]
+        here = _libc().sched_getcpu() if more else -1
+        others = [_pool().submit(_elsewhere, here, compiled, call) for call in more]
         compiled(*first)
         if others:
             wait([other for other in others if not other.cancel()])
@@ -358,11 +360,33 @@ def _in_order(lanes: np.ndarray) -> np.ndarray:
     return sums
 
 
+def _elsewhere(core: int, compiled: Compiled, call: Sequence[int]) -> None:
+    """Do a pass in this thread on any core but the one where another thread does it.
+
+    A thread that wakes is put on the core that woke it where no other is idle; and right after
+    backward none is, for a BLAS's threads spin. There it would stay for milliseconds.
+    """
+    others = _cores() - {core}
+    if others:
+        os.sched_setaffinity(0, others)
+    compiled(*call)
+
+
+@lru_cache(maxsize=None)
+def _cores() -> FrozenSet[int]:
+    return frozenset(os.sched_getaffinity(0))
+
+
+@lru_cache(maxsize=None)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
 @lru_cache(maxsize=None)
 def thread_count() -> int:
     """Return how many threads update: ``OMP_NUM_THREADS``, or as many as there are cores for us."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
+    return int(said) if said.isdigit() and int(said) else len(_cores())
 
 
 @lru_cache(maxsize=None)
