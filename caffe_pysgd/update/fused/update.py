@@ -129,7 +129,6 @@ class FusedUpdate:
             ],
             np.int64,
         ).reshape(-1, layout.CHUNK_COLUMNS)
-        self._backwards = self._chunks[::-1].copy()
         rows = np.arange(len(parameters))
         self._first_chunks = np.searchsorted(self._chunks[:, layout.ROW], rows)
         quantities = layout.FIRST_SLOT + len(rule.slots)
@@ -144,12 +143,9 @@ class FusedUpdate:
         values = int(self._counts.sum())
         self._threads = max(1, min(thread_count(), values // _WORTH_A_THREAD, len(self._chunks)))
         self._handed_out = np.zeros(1, np.int64)
-        tables = (
-            self._addresses, self._chunks, self._backwards, self._figures, self._handed_out
-        )  # fmt: skip
+        tables = (self._addresses, self._chunks, self._figures, self._handed_out)
         (
-            self._addresses_address, self._chunks_address, self._backwards_address,
-            self._figures_address, self._counter,
+            self._addresses_address, self._chunks_address, self._figures_address, self._counter
         ) = (table.ctypes.data for table in tables)  # fmt: skip
         self._powf = address_of_powf()
         self._programs: Tuple[Program, ...] = ()
@@ -195,9 +191,8 @@ class FusedUpdate:
             if self._programs[number].norms:
                 sums = passes.sums[number]
                 sums[...] = 0
-                # The next pass begins where this one ends: with what is in the cache.
-                self._call(compiled, self._backwards_address, sums.ctypes.data, 0)
-                known += list(np.sqrt(self._added_up(_in_order(sums[::-1]))).astype(F).T)
+                self._call(compiled, sums.ctypes.data, 0)
+                known += list(np.sqrt(self._added_up(_in_order(sums))).astype(F).T)
                 self._trace(now, iteration, known)
                 if keeps:  # the gradient's place is taken
                     treatment = F(1), F(1), F(0)
@@ -207,12 +202,12 @@ class FusedUpdate:
                 if measure:
                     self._figures[...] = layout.NO_FIGURES
                     compiled = passes.measuring
-                self._call(compiled, self._chunks_address, self._figures_address, leaves.value)
+                self._call(compiled, self._figures_address, leaves.value)
 
-    def _call(self, compiled: Compiled, chunks: int, figures: int, leaves: int) -> None:
+    def _call(self, compiled: Compiled, figures: int, leaves: int) -> None:
         """Let all threads do a pass, chunk by chunk; one that comes late finds less to do."""
         passes = self._passes
-        tables = (self._addresses_address, passes.scalars_address, chunks)
+        tables = (self._addresses_address, passes.scalars_address, self._chunks_address)
         handed_out = (self._counter, len(self._chunks))
         self._handed_out[0] = 0
         first, *more = (
