@@ -16,9 +16,10 @@ import numpy as np
 
 from caffe_pysgd.audit.plan import plan_audit
 from caffe_pysgd.hosts.neutral import neutral_solver
+from caffe_pysgd.run.outputs import NET, SOLVER
 from caffe_pysgd.run.own_snapshots import refuse_unfit_for_hdf5, refuse_unknown_score
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.run import NET, SOLVER, Run
+from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock.protobuf import text_format
 from caffe_pysgd.stock.protocols import Blob, Net

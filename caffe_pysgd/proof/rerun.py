@@ -26,8 +26,9 @@ from caffe_pysgd.files import file_hash
 from caffe_pysgd.hosts.in_net.convert import is_in_net
 from caffe_pysgd.hosts.snapshot_writer import adopt_state
 from caffe_pysgd.hosts.solver import Action, Solver
+from caffe_pysgd.run.outputs import NET, SOLVER
 from caffe_pysgd.run.resolve import resolve
-from caffe_pysgd.run.run import NET, SOLVER, Run
+from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import (
     FIRST_STATE_BLOB,
     HEADER_BLOB,

@@ -13,7 +13,8 @@ from caffe_pysgd.arrays import Floats
 from caffe_pysgd.audit.plan import plan_audit, write_manifest
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.hosts.in_net.inject import write_injected
-from caffe_pysgd.run.run import SOLVER, Run
+from caffe_pysgd.run.outputs import SOLVER
+from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import FIRST_STATE_BLOB
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.snapshots import Model, read_model, read_solver_state, snapshot_names

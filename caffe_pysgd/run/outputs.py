@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Callable, Dict
 
 from caffe_pysgd.errors import SettingError, UserError
-from caffe_pysgd.run.run import NET, ORIGIN, SOLVER
 
+SOLVER, NET = "solver.prototxt", "net.prototxt"
 MANIFEST, RESOLVED, REPORT = "manifest.json", "resolved.yaml", "report.html"
+
+ORIGIN = "# Written by caffe-pysgd"  # how a prototxt and a YAML of ours begin
 
 _WRITTEN_HERE: Dict[str, Callable[[bytes], bool]] = {
     ".prototxt": lambda content: content.startswith(ORIGIN.encode()),

@@ -13,8 +13,8 @@ import yaml
 
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import UpdateOptions
-from caffe_pysgd.run.outputs import RESOLVED
-from caffe_pysgd.run.run import ORIGIN, Run
+from caffe_pysgd.run.outputs import ORIGIN, RESOLVED
+from caffe_pysgd.run.run import Run
 
 
 def write_resolved(run: Run, directory: Path) -> None:

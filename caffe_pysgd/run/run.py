@@ -10,6 +10,7 @@ from caffe_pysgd.display import counted
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import write_files
 from caffe_pysgd.run.configuration import Configuration, ParameterGroup, UpdateOptions
+from caffe_pysgd.run.outputs import NET, ORIGIN, SOLVER
 from caffe_pysgd.run.settings import (
     KeepSettings,
     LoggerSettings,
@@ -21,9 +22,6 @@ from caffe_pysgd.stock.prototxt import to_text
 from caffe_pysgd.stock.solver_file import replace_train_net, set_field
 from caffe_pysgd.update import NATIVE_NAMES, HyperParameters, find_rule
 from caffe_pysgd.update.policies import caffe as caffes
-
-SOLVER, NET = "solver.prototxt", "net.prototxt"  # what a run's own files are called
-ORIGIN = "# Written by caffe-pysgd"  # how they begin
 
 
 def run_directory(source: Path, configuration: Configuration) -> Path:

@@ -11,8 +11,9 @@ from caffe_pysgd.hosts.in_net.add_taps import add_taps
 from caffe_pysgd.hosts.in_net.initial import STAGE, describe
 from caffe_pysgd.hosts.neutral import neutral_solver
 from caffe_pysgd.hosts.ranks.buckets import add_senders
+from caffe_pysgd.run.outputs import NET
 from caffe_pysgd.run.own_snapshots import refuse_unknown_score
-from caffe_pysgd.run.run import NET, Run
+from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.learnable import LearnableParameter, param_spec

@@ -20,7 +20,8 @@ from caffe_pysgd.hosts.ranks.ranks import Ranks
 from caffe_pysgd.hosts.ranks.sources import own_records
 from caffe_pysgd.hosts.ranks.world import started_by_mpi
 from caffe_pysgd.run.configuration import SnapshotOptions
-from caffe_pysgd.run.run import NET, Run
+from caffe_pysgd.run.outputs import NET
+from caffe_pysgd.run.run import Run
 from caffe_pysgd.run.settings import AuditSettings
 from caffe_pysgd.stock import pycaffe
 
