@@ -53,8 +53,8 @@ bench-full: data ## all of it, PyTorch too (.venv-torch); write the raw figures 
 	@$(VENV_PYTHON) benchmarks/update.py --torch --json $(FIGURES)/update.json
 	@$(VENV_PYTHON) benchmarks/noop.py --json $(FIGURES)/noop.json
 	@$(VENV_PYTHON) benchmarks/small.py --json $(FIGURES)/small.json
-	@$(VENV_PYTHON) benchmarks/start.py --json $(FIGURES)/start.json
-	@$(VENV_PYTHON) benchmarks/runs.py --json $(FIGURES)/runs.json
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) benchmarks/runs.py --nets lenet --json $(FIGURES)/runs_lenet.json
+	@$(VENV_PYTHON) benchmarks/runs.py --nets alexnet --json $(FIGURES)/runs_alexnet.json
 	@$(VENV_PYTHON) benchmarks/beyond.py --json $(FIGURES)/beyond.json
 	@$(VENV_PYTHON) benchmarks/audit.py --json $(FIGURES)/audit.json
 	@$(VENV_PYTHON) benchmarks/start.py --json $(FIGURES)/start.json

@@ -130,7 +130,7 @@ def of_small(figures: Dict[str, Any]) -> Iterator[Aim]:
 
 
 def of_runs(figures: Dict[str, Any]) -> Iterator[Aim]:
-    """Whole runs."""
+    """Whole runs; LeNet's with one thread of BLAS."""
     nets = figures["nets"]
     if "lenet" in nets:
         seconds = nets["lenet"]["seconds"]
@@ -178,7 +178,8 @@ AIMS: Dict[str, Callable[[Dict[str, Any]], Iterator[Aim]]] = {
     "update": of_update,
     "beyond": of_beyond,
     "small": of_small,
-    "runs": of_runs,
+    "runs_lenet": of_runs,
+    "runs_alexnet": of_runs,
     "audit": of_audit,
     "start": of_start,
     "ranks": of_ranks,

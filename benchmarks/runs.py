@@ -53,7 +53,7 @@ class Length(NamedTuple):
     measured: int
 
 
-LENGTHS = {"lenet": Length(20, 200), "alexnet": Length(2, 10)}
+LENGTHS = {"lenet": Length(20, 200), "alexnet": Length(10, 20)}
 
 
 def main() -> None:

@@ -99,3 +99,11 @@ def test_the_views_of_a_large_audit_are_measured(workdir: Path) -> None:
     printed = output_of("views.py", "--iterations", 4, "--json", "v.json")
     assert len(re.findall(r": [\d.]+ s, [\d.]+ s of processors, [\d.]+ MB", printed)) == 7
     assert "report --no-check" in json.loads(Path("v.json").read_text())
+
+
+def test_the_page_shows_the_aims_and_which_of_them_the_figures_meet() -> None:
+    table, _, told = output_of("aims.py", BENCHMARKS / "figures", "--markdown").partition("\n\n")
+    page = (PROJECT / "docs" / "performance.md").read_text()
+    assert table in page
+    assert told.splitlines()[0] in page
+    assert "not measured" not in told
