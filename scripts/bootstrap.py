@@ -294,6 +294,12 @@ def new_venv(python: str, place: Path, *options: str) -> None:
     )
 
 
+def version_of(python: str) -> str:
+    """Asks a Python for its version, such as 3.9.2."""
+    asked = [python, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.check_output(asked, text=True).strip()
+
+
 def venv_python() -> str:
     return str(VENV / "bin" / "python")
 

@@ -38,8 +38,7 @@ def kendryte(place: Path) -> Path:
         get_caffe.install(get_caffe.DEFAULT_PREFIX)
         python = str(get_caffe.DEFAULT_PREFIX / get_caffe.PYTHON)
     else:
-        asked = [python, "-c", "import platform; print(platform.python_version())"]
-        place /= subprocess.check_output(asked, text=True).strip()
+        place /= bootstrap.version_of(python)
     return from_pypi(place, python, "kendryte-caffe", "numpy<2", "protobuf<4")
 
 

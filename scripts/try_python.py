@@ -31,8 +31,7 @@ def main() -> None:
 
 def try_out(python: str) -> str:
     """Runs the tests on a Python; returns a line about it."""
-    asked = [python, "-c", "import platform; print(platform.python_version())"]
-    version = subprocess.check_output(asked, text=True).strip()
+    version = bootstrap.version_of(python)
     venv = PLACES / version
     bootstrap.new_venv(python, venv)
     pip = [str(venv / "bin/python"), "-m", "pip"]

@@ -13,21 +13,12 @@ from typing import Any, Dict, Iterator, Tuple
 import pytest
 from helpers.audits import chain_anew
 from helpers.nets import SMALL
-from helpers.solved_runs import AUDIT, train, write_run
+from helpers.solved_runs import AUDIT, MY_RULES, train, write_run
 
 from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.cli.main import main
 from caffe_pysgd.stock import pycaffe
 
-RULE = """
-from pathlib import Path
-import caffe_pysgd
-Path("imported").write_text("")
-class Plain(caffe_pysgd.UpdateRule):
-    slots = ()
-    def update(self, p):
-        return p.rate * p.gradient
-"""
 COMMANDS = {
     "check": "audit check forged.sqlite",
     "compare": "audit compare forged.sqlite sound.sqlite",
@@ -58,7 +49,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with two recorded runs, one of them with a rule of the user's own."""
     folder, before = tmp_path_factory.mktemp("recorded"), os.getcwd()
     os.chdir(folder)
-    Path("my_rules.py").write_text(RULE)
+    Path("my_rules.py").write_text(MY_RULES)
     sys.path.insert(0, str(folder))
     for name, update in (("plain", {}), ("sound", {"rule": "my_rules:Plain"})):
         write_run(folder, SMALL, update)

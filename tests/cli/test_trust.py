@@ -13,7 +13,7 @@ import h5py
 import pytest
 from helpers.failures import failure
 from helpers.nets import SMALL, write_solver
-from helpers.solved_runs import AUDIT, train, write_run
+from helpers.solved_runs import AUDIT, MY_RULES, train, write_run
 
 from caffe_pysgd.audit.opening import open_audit
 from caffe_pysgd.audit.seal import made_here
@@ -23,17 +23,11 @@ from caffe_pysgd.proof.replay import replay
 from caffe_pysgd.run.resolve import resolve
 from caffe_pysgd.user_code import NO_USER_CODE
 
-RULE = """
-from pathlib import Path
-import caffe_pysgd
-Path("imported").write_text("")
-class Plain(caffe_pysgd.UpdateRule):
-    slots = ()
-    def update(self, p):
-        return p.rate * p.gradient
+POLICY = """
 def steady(h, iteration):
     return 0.01
 """
+RULE = MY_RULES + POLICY
 LAYER = """
 from pathlib import Path
 import caffe

@@ -19,6 +19,17 @@ snapshots: {{prefix: solver, overwrite: true}}
 audit: {audit}
 """
 
+# A module of the user's own, ``my_rules``, that leaves a file where it is imported.
+MY_RULES = """
+from pathlib import Path
+import caffe_pysgd
+Path("imported").write_text("")
+class Plain(caffe_pysgd.UpdateRule):
+    slots = ()
+    def update(self, p):
+        return p.rate * p.gradient
+"""
+
 
 def write_run(
     workdir: Path,

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import pytest
+from helpers.audits import chain_anew
 from helpers.nets import NETS, write_solver
 from helpers.solved_runs import AUDIT, train, write_run
 
 import caffe_pysgd
 from caffe_pysgd.audit.check import check_ledger
-from caffe_pysgd.audit.ledger import (
-    HASHED,
-    IN_ITERATION,
-    NO_HASH,
-    closing_hash,
-    iteration_hash,
-    session_hash,
-)
-from caffe_pysgd.audit.schema import IN_BETWEEN, KEYS
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
 from caffe_pysgd.proof.replay import Replay, replay
@@ -38,43 +30,10 @@ def tamper(sql: str) -> None:
     """Change a record and write the whole chain anew, as one would who knows how."""
     connection = sqlite3.connect(str(AUDIT))
     assert connection.execute(sql).rowcount == 1
-    previous = NO_HASH
-    columns = ", ".join(HASHED["sessions"])
-    for *session, ended in connection.execute(f"SELECT {columns}, ended FROM sessions").fetchall():
-        number = session[0]
-        rows = {table: _rows(connection, table, number) for table in ("parameters", *IN_ITERATION)}
-        previous = session_hash(previous, tuple(session), rows["parameters"])
-        _set(connection, "sessions", "hash = ?", (previous,), "session = ?", (number,))
-        passed = -1
-        for row in rows["iterations"]:
-            own = {
-                table: [
-                    r for r in rows[table] if r[0] == row[0] or (
-                        table in IN_BETWEEN and passed < r[0] <= row[0]
-                    )
-                ]
-                for table in IN_ITERATION
-            }  # fmt: skip
-            passed, before, previous = row[0], previous, iteration_hash(previous, own)
-            key = (number, row[0])
-            at = "session = ? AND iteration = ?"
-            _set(connection, "iterations", "previous = ?, hash = ?", (before, previous), at, key)
-        rest = {table: [r for r in rows[table] if r[0] > passed] for table in IN_BETWEEN}
-        previous = closing_hash(previous, rest, ended)
-        _set(connection, "sessions", "closing = ?", (previous,), "session = ?", (number,))
+    chain_anew(connection)
     connection.commit()
     connection.close()
     assert check_ledger(AUDIT).intact
-
-
-def _rows(connection: sqlite3.Connection, table: str, session: int) -> List[Any]:
-    order = ", ".join(KEYS[table])
-    sql = f"SELECT {', '.join(HASHED[table])} FROM {table} WHERE session = ? ORDER BY {order}"
-    return connection.execute(sql, [session]).fetchall()
-
-
-def _set(connection: Any, table: str, what: str, values: Any, where: str, key: Any) -> None:
-    connection.execute(f"UPDATE {table} SET {what} WHERE {where}", (*values, *key))
 
 
 def contents(folder: Path) -> Dict[str, bytes]:

@@ -189,7 +189,6 @@ class Chart {
 
   // What the chart says in words: at x, or at the end of the run.
   read(x) {
-    this.x = x;
     const parts = [];
     let at = null;
     for (const line of this.lines.filter((one) => !one.quiet)) {
