@@ -14,7 +14,7 @@ import yaml
 
 from caffe_pysgd.experiments.runner import RUNS
 from caffe_pysgd.experiments.space import Values
-from caffe_pysgd.experiments.study import runs_of
+from caffe_pysgd.experiments.study import STATES, runs_of
 from caffe_pysgd.experiments.sweep_file import Sweep
 from caffe_pysgd.files import replacing
 from caffe_pysgd.run.outputs import RESOLVED
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from optuna import Study
 
 CSV = "results.csv"
-
-_STATES = {
-    "WAITING": "waiting",
-    "RUNNING": "running",
-    "COMPLETE": "finished",
-    "PRUNED": "pruned",
-    "FAIL": "failed",
-}
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def results(sweep: Sweep, study: Study) -> List[RunResult]:
                 attributes["values"],
                 attributes["seed"],
                 sweep.host_of(attributes["values"]),
-                _STATES[trial.state.name],
+                STATES[trial.state.name],
                 trial.value if trial.state.name == "COMPLETE" else None,
                 attributes.get("reason", ""),
                 attributes.get("seconds"),

@@ -14,9 +14,11 @@ from caffe_pysgd.experiments.child import Child, write_run
 from caffe_pysgd.experiments.progress import Progress, objective_value, read_progress
 from caffe_pysgd.experiments.space import suggest
 from caffe_pysgd.experiments.study import (
+    STATES,
     frozen_trial,
     import_optuna,
     interruptions,
+    is_lost,
     is_taken,
     name_asked_run,
     queue_again,
@@ -30,6 +32,7 @@ from caffe_pysgd.files import write_json
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 RUNS, RESULT = "runs", "result.json"
 
@@ -134,7 +137,10 @@ class Runner:
             out_of_time = time.monotonic() > self._until
             if not out_of_time and (waiting(self.study) or self._goes_on_asking()):
                 self.study.optimize(
-                    self._train, n_trials=1, catch=(_NotTrained, _Interrupted, _Failed)
+                    self._train,
+                    n_trials=1,
+                    catch=(_NotTrained, _Interrupted, _Failed),
+                    callbacks=[self._say_end],
                 )
             elif running(self.study) and not out_of_time:
                 self._stopping.wait(_LOOK_SECONDS)  # another's may have to be taken up
@@ -257,7 +263,7 @@ class Runner:
         return value
 
     def _end(self, trial: Trial, folder: Path, state: str, started: float, **others: Any) -> None:
-        """Write down how a run ended, and say it."""
+        """Write down how a run ended."""
         seconds = round(time.monotonic() - started, 3)
         trial.set_user_attr("seconds", seconds)
         attributes = {k: v for k, v in trial.user_attrs.items() if k != "worker"}
@@ -268,5 +274,13 @@ class Runner:
             "host": self.sweep.host_of(attributes["values"]),
         }
         write_json(folder / RESULT, result)
-        what = others.get("reason") or (f"{others['value']:.6g}" if "value" in others else "")
-        self._say(f"{folder.name}: {state}{f': {what}' if what else ''}")
+
+    def _say_end(self, _: Study, trial: FrozenTrial) -> None:
+        """Say how a run ended, once the storage holds it: a kill in between trains it again."""
+        if trial.user_attrs.get("void") or is_lost(trial):
+            return
+        name, state = trial.user_attrs["run"], STATES[trial.state.name]
+        what = trial.user_attrs.get("reason")
+        if state == "finished":
+            what = f"{trial.value:.6g}"
+        self._say(f"{name}: {state}{f': {what}' if what else ''}")

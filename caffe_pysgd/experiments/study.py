@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 HEARTBEAT, GRACE = 5, 20  # seconds between signs of life, and without one until a worker is dead
+STATES = {  # Optuna's words, and ours
+    "WAITING": "waiting",
+    "RUNNING": "running",
+    "COMPLETE": "finished",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
+
 _STARTED = "sweep.json"
 _ASKED = "asked"  # an attribute of runs of which Optuna chooses the values
 
@@ -142,12 +150,12 @@ def _plan(sweep: Sweep, study: Study) -> None:
     """Put runs that are not there yet into the queue."""
     trials = study.get_trials(deepcopy=False)
     if sweep.is_planned:
-        there = {trial.user_attrs.get("run") for trial in trials if not _is_lost(trial)}
+        there = {trial.user_attrs.get("run") for trial in trials if not is_lost(trial)}
         for attributes, params in planned_runs(sweep):
             if attributes["run"] not in there:
                 study.enqueue_trial(params, user_attrs=attributes)
     elif sweep.options.budget.runs:
-        there = {trial.user_attrs.get(_ASKED) for trial in trials if not _is_lost(trial)}
+        there = {trial.user_attrs.get(_ASKED) for trial in trials if not is_lost(trial)}
         for number in range(-(-sweep.options.budget.runs // len(sweep.seeds))):
             if number not in there:
                 study.enqueue_trial({}, user_attrs={_ASKED: number})
@@ -186,7 +194,7 @@ def name_asked_run(sweep: Sweep, study: Study, trial: Any, values: Dict[str, Any
         trial.set_user_attr(name, value)
 
 
-def _is_lost(trial: FrozenTrial) -> bool:
+def is_lost(trial: FrozenTrial) -> bool:
     """Return whether a trial failed for no reason of its run's."""
     return trial.state.name == "FAIL" and "reason" not in trial.user_attrs
 
@@ -205,7 +213,7 @@ def is_taken(study: Study, trial: Any) -> bool:
     """Return whether a run is trained by somebody else, or was trained."""
     for other in study.get_trials(deepcopy=False):
         same = other.user_attrs.get("run") == trial.user_attrs["run"]
-        if same and other.number != trial.number and not _is_lost(other):
+        if same and other.number != trial.number and not is_lost(other):
             state = other.state.name
             if state not in ("WAITING", "RUNNING") or (
                 state == "RUNNING" and other.number < trial.number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -15,6 +16,10 @@ from typing import Any, Callable, List
 import pytest
 from helpers.places import BIN
 from helpers.sweeps import GRID, same_bits, write_sweep
+
+from caffe_pysgd.experiments.runner import Runner
+from caffe_pysgd.experiments.study import open_study, runs_of
+from caffe_pysgd.experiments.sweep_file import read_sweep
 
 LONG = {"max_iter": 1500, "snapshot": 100, "test_interval": 500, "base_lr": 1e-4}
 
@@ -82,7 +87,9 @@ def compare_with_uninterrupted(workdir: Path, source: Path, count: int) -> None:
     assert start(source).wait(timeout=1500) == 0, (workdir / "said.txt").read_text()
     said = (workdir / "said.txt").read_text()
     finished = [line for line in said.splitlines() if ": finished: " in line]
-    assert len(finished) == len(set(finished)) == count, said
+    assert len(finished) == len(set(finished)), said  # a kill may come between an end and its line
+    results = [json.loads(path.read_text()) for path in directory.glob("runs/*/result.json")]
+    assert [result["state"] for result in results] == ["finished"] * count
     logs = [path.read_text(errors="replace") for path in directory.glob("runs/*/caffe.log")]
     assert any("caffe-pysgd: resuming from" in log for log in logs)
     shutil.move(str(directory), str(workdir / "killed"))
@@ -97,6 +104,22 @@ def test_killed_three_times_it_ends_with_the_bits_of_one_that_was_not(workdir: P
     source = write_sweep(workdir, GRID.replace("0.001, 0.0005", "0.0001, 0.00005"), **LONG)
     kill_three_times(workdir, source, workdir / "out", random.Random(4))
     compare_with_uninterrupted(workdir, source, 4)
+
+
+def test_a_run_that_is_said_to_have_finished_is_stored_as_that(workdir: Path) -> None:
+    sweep = read_sweep(write_sweep(workdir, GRID.replace("0.001, 0.0005", "0.001"), max_iter=20))
+    study = open_study(sweep)
+    states = {}
+
+    def say(line: str) -> None:
+        name, _, what = line.partition(": finished")
+        if what:
+            states[name] = runs_of(study)[name].state.name
+
+    runner = Runner(sweep, study, 2, say)
+    runner.start()
+    runner.join()
+    assert list(states.values()) == ["COMPLETE", "COMPLETE"]
 
 
 @pytest.mark.slow
