@@ -53,10 +53,11 @@ class Fusing:
         if fused and isinstance(self._kernels, FusedKernels):
             try:
                 found = first_difference(self._kernels, name, rule, group[0].h, decay)
-            except Untraceable as reason:
-                found = str(reason)
-            if found:
-                self._kernels.unfused[name] = f"its pass fails the self-check: {found}"
+                reason = f"its pass fails the self-check: {found}" if found else ""
+            except Untraceable as error:
+                reason = str(error)
+            if reason:
+                self._kernels.unfused[name] = reason
                 return None
         return fused
 

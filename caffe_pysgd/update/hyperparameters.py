@@ -76,6 +76,11 @@ class HyperParameters:
         if self.clip_type not in CLIP_TYPES:
             raise SettingError("clip_type", self.clip_type, one_of(CLIP_TYPES, self.clip_type))
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients are scaled before the rule sees them, in some updates or in all."""
+        return bool(self.clip_gradients >= 0 or self.iter_size != 1)
+
     def following(self, common: HyperParameters, changes: Mapping[str, Any]) -> HyperParameters:
         """Return these with the changes to what they have in common with others.
 

@@ -30,7 +30,7 @@ F = np.float32
 _FEW = (-0.0, 0, -0.75)
 _VALUES = (*_FEW, 1, np.inf, np.nan, 2.0**-149, -(2.0**64), 2.0**-75, -(2.0**-126), 1 + 2.0**-23)
 _COMBINATIONS = 1000
-_RATE, _DECAY, _ITERATION, _NORMALIZATION = F(0.01), F(0.0005), 0, F(1) / F(3)
+_RATE, _DECAY, _ITERATION = F(0.01), F(0.0005), 0
 
 
 _FOUND: Dict[Tuple[object, ...], str] = {}
@@ -47,7 +47,9 @@ def first_difference(
         h: the hyper-parameters with which it is used.
         decay: ``L2`` or ``L1``.
     """
-    h = replace(h, iter_size=3, weight_decay=h.weight_decay or _DECAY, regularization_type=decay)
+    iter_size = 3 if h.scales_gradients else 1  # where nothing is scaled, that is another pass
+    weight_decay = h.weight_decay or _DECAY
+    h = replace(h, iter_size=iter_size, weight_decay=weight_decay, regularization_type=decay)
     key = kernels.rounds_once, kernels.exact, type(rule), h
     if key not in _FOUND:
         _FOUND[key] = _compare(kernels, name, rule, h)
@@ -86,7 +88,7 @@ def _differ(
     for leaves, measure in product(Leaves, (False, True)):
         for array, row in zip(arrays.values(), table):
             array[...] = row
-        fused.run([_RATE], _ITERATION, F(1), _NORMALIZATION, leaves, measure)
+        fused.run([_RATE], _ITERATION, F(1), F(1) / F(h.iter_size), leaves, measure)
         left = dict(expected)
         if leaves is Leaves.ZEROS:
             left["diff"] = np.zeros_like(arrays["diff"])

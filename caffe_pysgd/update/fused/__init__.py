@@ -48,23 +48,23 @@ class FusedKernels(CaffeKernels):
             return None
         l1 = parameters[0].h.regularization_type == "L1"
         try:
-            compiled = partial(self._compiled, l1=l1, checked=checked)
-            return FusedUpdate(rule, parameters, compiled, checked)
+            compiles = partial(self._compiled, l1=l1, checked=checked)
+            return FusedUpdate(rule, parameters, compiles, checked)
         except Untraceable as reason:
             self.unfused[name] = str(reason)
         return None
 
     def _compiled(
-        self, program: Program, figures: bool, l1: bool, checked: bool
+        self, program: Program, scaled: bool, figures: bool, l1: bool, checked: bool
     ) -> Callable[..., None]:
         """Return a pass.
 
         Raises:
             Untraceable: it cannot be compiled.
         """
-        variant = machine.Variant(program, l1, self.rounds_once, self.exact, checked, figures)
+        how = self.rounds_once, self.exact
         try:
-            return machine.load(variant)
+            return machine.load(machine.Variant(program, l1, scaled, *how, checked, figures))
         except Exception as error:  # a mix of versions can raise anything
             what = machine.in_one_line(error)
             raise Untraceable(f"its pass cannot be compiled: {what}") from error

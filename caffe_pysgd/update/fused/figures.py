@@ -11,18 +11,18 @@ from typing import Any
 from llvmlite import ir
 
 from caffe_pysgd.update.fused import layout
-from caffe_pysgd.update.fused.vectors import (
+from caffe_pysgd.update.fused.flow import (
     DOUBLE,
     FLOAT,
     FLOATS,
     LONG,
     VOID,
-    Arithmetic,
-    Values,
+    WORD,
     long,
     loop,
     past_whole,
 )
+from caffe_pysgd.update.fused.vectors import Arithmetic, Values
 from caffe_pysgd.update.statistics import LANES
 
 _LANES = {"total": DOUBLE, "sumsq": DOUBLE, "min": FLOAT, "max": FLOAT}
@@ -48,11 +48,11 @@ def define_measure(module: Any, how: Arithmetic) -> Any:
     sums = [*(several.load(place, long(0)) for place in places), b.load(zeros)]
     whole = past_whole(b, first, past)
     with loop(b, first, whole, LANES, sums) as (i, sums):
-        several.prefetch(x, b.add(i, long(layout.BLOCK)))
+        several.prefetch(x, b.add(i, long(layout.SMALL_BLOCK)))
         sums[:] = _added(several, several.load(x, i), *sums)
     difference = b.fsub(sums[1], sums[1])
     finite = b.fcmp_ordered("==", difference, several.constant(0, DOUBLE))
-    all_finite = b.icmp_unsigned("==", b.bitcast(finite, ir.IntType(LANES)), ir.IntType(LANES)(-1))
+    all_finite = b.icmp_unsigned("==", b.bitcast(finite, WORD), WORD(-1))
     with b.if_then(all_finite):
         for value, place in zip(sums, places):
             several.store(value, place, long(0))

@@ -6,7 +6,9 @@ import numpy as np
 
 from caffe_pysgd.update.statistics import LANES
 
-BLOCK = 1024  # values that a pass takes through all its stages while they are in the first cache
+# Values that a pass takes through all its stages, before it turns to the few that are left of them.
+# Where it walks over them more than once, all arrays of a block must stay in the first cache.
+BLOCK, SMALL_BLOCK = 4096, 1024
 
 # One row per parameter: addresses of data and diff, then of the state slots.
 DATA, DIFF, SLOTS = 0, 1, 2
@@ -38,10 +40,12 @@ GRADIENT, REGULARIZED, UPDATE, NEW_DATA, FIRST_SLOT = range(5)
 # What is left in the diffs.
 LEAVES_UPDATE, LEAVES_ZEROS, LEAVES_ANYTHING = range(3)
 
-# Per thread: a list of vectors in which values are left to be computed one by one (each the index
-# of its first value, and a bit for each of its values); then arrays as long as a block: of what the
+# Per thread: a bit for each value of a block, set where it is left for later, and some bits beyond;
+# a list of the indices of these values, and one beyond; then arrays as long as a block: of what the
 # rule sees and of the update, or of what norms are wanted of.
-LISTED, ARRAYS = 0, 8 * (BLOCK // LANES + 1)
+MARKS = 0
+PICKED = MARKS + BLOCK // 8 + 8
+ARRAYS = PICKED + 8 * (BLOCK + 1)
 SEEN, UPDATES = 0, 1
 
 

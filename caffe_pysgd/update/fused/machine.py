@@ -23,6 +23,7 @@ class Variant(NamedTuple):
     Attributes:
         program: what the rule does.
         l1: whether weights decay by their signs.
+        scaled: whether gradients are clipped or normalized.
         rounds_once: whether axpy is a fused multiply-add.
         exact: whether powers are libm's; else they are the correctly rounded ones.
         checked: whether values of the update that are not finite are counted and noted.
@@ -31,6 +32,7 @@ class Variant(NamedTuple):
 
     program: Program
     l1: bool
+    scaled: bool
     rounds_once: bool
     exact: bool
     checked: bool

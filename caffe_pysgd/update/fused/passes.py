@@ -2,21 +2,20 @@
 
 What ``Updater`` composes of vector operations happens here to values while they are in registers:
 clip, normalize, regularize, rule, apply. Where figures are wanted, their sums and extremes are
-taken of a block of 1,024 values while it is in the cache. The rule's part is made from its program.
+taken of a block of values while it is in the cache. The rule's part is made from its program.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Dict
 
 from llvmlite import ir
 
 from caffe_pysgd.update.fused import layout
+from caffe_pysgd.update.fused.few import Few
 from caffe_pysgd.update.fused.figures import define_measure
-from caffe_pysgd.update.fused.machine import Variant
-from caffe_pysgd.update.fused.vectors import (
+from caffe_pysgd.update.fused.flow import (
     BIT,
     DOUBLE,
     FLOAT,
@@ -25,13 +24,15 @@ from caffe_pysgd.update.fused.vectors import (
     LONG,
     POWF,
     VOID,
-    Arithmetic,
-    Values,
+    WORD,
+    handed_out,
     long,
     loop,
     loop_over_bits,
     past_whole,
 )
+from caffe_pysgd.update.fused.machine import Variant
+from caffe_pysgd.update.fused.vectors import Arithmetic, Values
 from caffe_pysgd.update.statistics import LANES
 
 SYMBOL = "caffe_pysgd_pass"
@@ -50,46 +51,83 @@ def assembly(variant: Variant, has_fma: bool) -> str:
         has_fma: whether the processor has a fused multiply-add.
     """
     module = ir.Module()
-    run = ir.Function(module, ir.FunctionType(VOID, [LONG] * ARGUMENTS), SYMBOL)
-    b = ir.IRBuilder(run.append_basic_block())
-    making = _Pass(b, variant, Arithmetic(variant.rounds_once, variant.exact, has_fma))
-    with _handed_out(b, b.inttoptr(run.args[3], LONG.as_pointer()), run.args[4]) as number:
-        making.chunk(number)
-    b.ret_void()
+    how = Arithmetic(variant.rounds_once, variant.exact, has_fma)
+    measure = define_measure(module, how) if variant.figures else None
+    note = _define_note(module) if variant.checked else None
+    run, few = (
+        ir.Function(module, ir.FunctionType(VOID, [LONG] * arguments), name)
+        for name, arguments in ((SYMBOL, ARGUMENTS), ("few", ARGUMENTS + 4))
+    )
+    few.linkage = "internal"
+    few.attributes.add("noinline")  # the loop over the many needs the registers
+    for function, define in ((run, _Pass.define_run), (few, _Pass.define_few)):
+        b = ir.IRBuilder(function.append_basic_block())
+        define(_Pass(b, variant, how, measure, note, few))
+        b.ret_void()
     return str(module)
 
 
-@contextmanager
-def _handed_out(b, counter, count) -> Iterator[Any]:
-    """Do what follows for numbers below count that no other thread takes, until all are taken.
-
-    A thread whose core is shared, with a BLAS's that waits for more work, say, takes fewer.
-    """
-    head, body, end = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    number = b.atomic_rmw("add", counter, long(1), "monotonic")
-    b.cbranch(b.icmp_signed("<", number, count), body, end)
-    b.position_at_end(body)
-    yield number
-    b.branch(head)
-    b.position_at_end(end)
-
-
 class _Pass:
-    """A pass while it is made: what its parts have in common."""
+    """A pass while it is made.
 
-    def __init__(self, b, variant: Variant, how: Arithmetic) -> None:
-        self.b, self.program, self.l1, self.how = b, variant.program, variant.l1, how
+    It is two functions. One updates whole vectors; where libm may round a power otherwise than the
+    processor, it leaves the values as they were, and marks them. The other updates these few.
+
+    Attributes:
+        powers: the name, the operand and the result of each power that must be libm's.
+        cut: the number of operations up to the last root of these, or 0.
+        v: how values are computed, in the function that is made.
+        several, single: so many as a vector has, and one.
+        x, d, slots: the arrays of the parameter.
+        arrays: those in the scratch.
+        marks, sure: which of the values that are being updated are left, and which are not.
+    """
+
+    def __init__(self, b, variant: Variant, how: Arithmetic, measure, note, few) -> None:
+        self.b, self.program, self.how = b, variant.program, how
+        self.l1, self.scaled = variant.l1, variant.scaled
+        again = variant.figures or self.program.norms
+        self.block = layout.SMALL_BLOCK if again else layout.BLOCK
+        self.powers = [
+            (operation.name, operation.operands[0], f"v{number}")
+            for number, operation in enumerate(self.program.operations)
+            if how.exact and operation.name.startswith("powx")
+        ]
+        roots = [int(power[1:]) for name, _, power in self.powers if name == "powx_half"]
+        self.cut = max(roots) + 1 if roots else 0
+        self.measure, self.note, self.few = measure, note, few
         (
-            self.addresses, self.scalars, self.chunks, _, _, self.scratch, powf, self.sums, leaves
-        ) = b.function.args  # fmt: skip
-        self.powf = b.inttoptr(powf, POWF.as_pointer())
-        self.listed = self._pointer(b.add(self.scratch, long(layout.LISTED)), LONG)
-        self.measure = define_measure(b.module, how) if variant.figures else None
-        self.note = _define_note(b.module) if variant.checked else None
+            self.addresses, self.scalars, self.chunks, self.counter, self.count, self.scratch,
+            self.powf, self.sums, leaves
+        ) = b.function.args[:ARGUMENTS]  # fmt: skip
         self.leaves_zeros = b.icmp_signed("==", leaves, long(layout.LEAVES_ZEROS))
         self.writes = b.icmp_signed("!=", leaves, long(layout.LEAVES_ANYTHING))
+
+    def define_run(self) -> None:
+        """Update all chunks, each in blocks."""
+        b = self.b
+        counter = self._pointer(self.counter, LONG)
+        with handed_out(b, counter, self.count) as self.number:
+            start, past = self._begin_chunk()
+            self.v = self.several
+            with loop(b, start, past, self.block) as (first, _):
+                end = b.add(first, long(self.block))
+                self._begin_block(first)
+                self._block(b.select(b.icmp_signed("<", end, past), end, past))
+
+    def define_few(self) -> None:
+        """Update those values of a block that are left, and marked."""
+        b = self.b
+        picked = self._pointer(b.add(self.scratch, long(layout.PICKED)), LONG)
+        powf = b.inttoptr(self.powf, POWF.as_pointer())
+        buffers = [b.alloca(FLOAT, LANES) for _ in range(2)]
+        self.number, first, begin, past = b.function.args[ARGUMENTS:]
+        self._begin_chunk()
+        self._begin_block(first)
+        self.v = Few(b, self.how, self.nothing, powf, buffers, picked)
+        count = self._pick(begin, past, picked)
+        with loop(b, long(0), count, LANES) as (k, _):
+            self._values(self.v.begin(k, count))
 
     def _pointer(self, address, kind=FLOAT):
         return self.b.inttoptr(address, kind.as_pointer())
@@ -101,67 +139,129 @@ class _Pass:
     def _loads(self, array, count):
         return [self.b.load(self.b.gep(array, [long(k)])) for k in range(count)]
 
-    def chunk(self, number) -> None:
-        """Update a chunk."""
+    def _begin_chunk(self):
+        """Find what belongs to a chunk; return its first value, and where it ends."""
         b, program = self.b, self.program
-        self.chunk_row = self._row(self.chunks, number, 8 * layout.CHUNK_COLUMNS, LONG)
+        self.chunk_row = self._row(self.chunks, self.number, 8 * layout.CHUNK_COLUMNS, LONG)
         row, start, count = self._loads(self.chunk_row, layout.COUNT + 1)
         columns = layout.SLOTS + len(program.state)
         addresses = self._row(self.addresses, row, 8 * columns, LONG)
         self.x, self.d, *self.slots = map(self._pointer, self._loads(addresses, columns))
         columns = layout.RULE + program.scalars
         scalars = self._loads(self._row(self.scalars, row, 4 * columns, FLOAT), columns)
-        nothing = b.bitcast(scalars[layout.NOTHING], INT)
+        self.nothing = b.bitcast(scalars[layout.NOTHING], INT)
         self.several, self.single = (
-            Values(b, width, self.how, nothing, self.powf) for width in (LANES, 1)
+            Values(b, width, self.how, self.nothing) for width in (LANES, 1)
         )
-        self.c = {v: list(map(v.all_of, scalars)) for v in (self.several, self.single)}
+        self.c = list(map(self.several.all_of, scalars))
         if program.norms:
-            self.lanes = self._row(self.sums, number, 8 * LANES * len(program.norms), DOUBLE)
+            self.lanes = self._row(self.sums, self.number, 8 * LANES * len(program.norms), DOUBLE)
         else:
             quantities = layout.FIRST_SLOT + len(self.slots)
             size = layout.FIGURES.itemsize * quantities
-            self.lanes = b.add(self.sums, b.mul(number, long(size)))
-        past = b.add(start, count)
-        with loop(b, start, past, layout.BLOCK) as (first, _):
-            end = b.add(first, long(layout.BLOCK))
-            end = b.select(b.icmp_signed("<", end, past), end, past)
-            # As if these were as long as the parameter.
-            self.arrays = [
-                b.gep(self._pointer(b.add(self.scratch, long(layout.array_at(k)))), [b.neg(first)])
-                for k in range(max(layout.UPDATES + 1, len(program.norms)))
-            ]
-            if program.norms:
-                self._add_up_squares(first, end)
-            elif self.measure:
-                self._take_figures(first, end)
-            else:
-                self._each(self._update, first, end)
+            self.lanes = b.add(self.sums, b.mul(self.number, long(size)))
+        return start, b.add(start, count)
 
-    def _each(self, body: Callable[..., None], first, past) -> None:
-        """Do something with several values at once, then with those that are left, one by one."""
-        b, whole = self.b, past_whole(self.b, first, past)
-        with loop(b, first, whole, LANES, [long(0)]) as (i, left):
-            self.several.marks = None
-            body(self.several, i)
-            if self.several.marks:
-                marks = b.bitcast(self.several.marks, ir.IntType(LANES))
-                left[0] = self._leave(left[0], i, b.zext(marks, LONG))
+    def _begin_block(self, first) -> None:
+        """Find the arrays of a block, as if they were as long as the parameter."""
+        b, self.first = self.b, first
+        self.arrays = [
+            b.gep(self._pointer(b.add(self.scratch, long(layout.array_at(k)))), [b.neg(first)])
+            for k in range(max(layout.UPDATES + 1, len(self.program.norms)))
+        ]
+        homes = {"w": self.x, **dict(zip(self.program.state, self.slots))}
+        self.normed = [
+            (name, homes.get(name) or array, name in homes)
+            for name, array in zip(self.program.norms, self.arrays)
+        ]
+
+    def _block(self, past) -> None:
+        """Update a block."""
+        if self.program.norms:
+            self._each(past)
+            self._add_up_squares(past)
+        elif self.measure:
+            self._take_figures(past)
+        else:
+            self._each(past)
+
+    def _values(self, i) -> None:
+        """Update values, or do what is to be done up to norms."""
+        values = self._begin(i)
+        self._operate(values, 0, len(self.program.operations))
+        self._end(values, i)
+
+    def _each(self, past) -> None:
+        """Do so with all of a block: several at once, then the few that are left.
+
+        Left are values whose powers libm may round otherwise, and what is not a whole vector.
+        """
+        b, whole = self.b, past_whole(self.b, self.first, past)
+        if self.cut:
+            with b.if_then(b.icmp_signed("<", self.first, whole)):
+                self._each_in_two_steps(whole)
+        else:
+            with loop(b, self.first, whole, LANES) as (i, _):
+                self._values(i)
         rest = b.sub(b.shl(long(1), b.sub(past, whole)), long(1))
-        with loop(b, long(0), self._leave(left[0], whole, rest), 1) as (k, _):
-            vector = b.load(b.gep(self.listed, [k]))
-            start, marks = b.lshr(vector, long(LANES)), b.and_(vector, long(2**LANES - 1))
-            with loop_over_bits(b, marks) as lane:
-                body(self.single, b.add(start, lane))
+        b.store(rest, self._marks(whole, LONG))
+        begin = self.first if self.powers else whole
+        with b.if_then(b.icmp_signed("<", begin, past)):
+            b.call(self.few, [*b.function.args, self.number, self.first, begin, past])
 
-    def _leave(self, count, i, marks):
-        """List the vector at i if any of its values is left; return how many are listed."""
-        vector = self.b.or_(self.b.shl(i, long(LANES)), marks)
-        self.b.store(vector, self.b.gep(self.listed, [count]))
-        some = self.b.icmp_unsigned("!=", marks, long(0))
-        return self.b.add(count, self.b.zext(some, LONG))
+    def _each_in_two_steps(self, whole) -> None:
+        """Update several at once up to a root, while those before them go on from theirs.
 
-    def _take_figures(self, first, past) -> None:
+        A root takes so long that a processor's queues are full of what waits for it.
+        """
+        b, last = self.b, self.b.sub(whole, long(LANES))
+        values = self._begin(self.first)
+        self._operate(values, 0, self.cut)
+        needed = self._needed()
+        with loop(b, self.first, whole, LANES, [values[name] for name in needed]) as (i, carried):
+            following = b.add(i, long(LANES))
+            following = b.select(b.icmp_signed("<", following, last), following, last)
+            ahead = self._begin(following)
+            self._operate(ahead, 0, self.cut)
+            values = {**values, **dict(zip(needed, carried))}
+            self._operate(values, self.cut, len(self.program.operations))
+            self._end(values, i)
+            carried[:] = [ahead[name] for name in needed]
+
+    def _needed(self):
+        """Return which values are still needed after the cut."""
+        program = self.program
+        needed = {"w", "d", "g", *program.state, program.update, *program.norms}
+        needed.update(name for _, *names in self.powers for name in names)
+        needed.update(name for o in program.operations[self.cut :] for name in o.operands)
+        needed.update(f"s{k}" for k in range(len(self.slots)))
+        known = {f"v{number}" for number in range(self.cut)}
+        known.update(("w", "d", "g"), (f"s{k}" for k in range(len(self.slots))))
+        return sorted(needed & known)
+
+    def _marks(self, i, kind):
+        """Return where the bits of a block's values are, from value i on."""
+        byte = self.b.lshr(self.b.sub(i, self.first), long(3))
+        return self._pointer(self.b.add(self.b.add(self.scratch, long(layout.MARKS)), byte), kind)
+
+    def _pick(self, begin, past, picked):
+        """Write down the indices of the values that are marked; return how many they are."""
+        b = self.b
+        with loop(b, begin, past, 64, [long(0)]) as (i, count):
+            bits = b.load(self._marks(i, LONG))
+
+            def pick(bits):
+                """Note the first; without a branch, which would be mispredicted."""
+                b.store(b.add(i, b.cttz(bits, BIT(0))), b.gep(picked, [count[0]]))
+                count[0] = b.add(count[0], b.zext(b.icmp_unsigned("!=", bits, long(0)), LONG))
+                return b.and_(bits, b.sub(bits, long(1)))
+
+            with loop_over_bits(b, pick(bits), count) as bit:
+                b.store(b.add(i, bit), b.gep(picked, [count[0]]))
+                count[0] = b.add(count[0], long(1))
+        return count[0]
+
+    def _take_figures(self, past) -> None:
         """Update a block, and take figures while it is in the cache."""
         seen, updates = self.arrays[layout.SEEN], self.arrays[layout.UPDATES]
         arrays = {layout.REGULARIZED: seen, layout.UPDATE: updates, layout.NEW_DATA: self.x}
@@ -171,32 +271,28 @@ class _Pass:
 
         def measure(quantity: int, array) -> None:
             lanes = self.b.add(self.lanes, long(layout.FIGURES.itemsize * quantity))
-            self.b.call(self.measure, [array, first, past, lanes])
+            self.b.call(self.measure, [array, self.first, past, lanes])
 
         measure(layout.GRADIENT, self.d)
-        self._each(self._update, first, past)
+        self._each(past)
         for quantity, array in arrays.items():
             measure(quantity, array)
 
-    def _add_up_squares(self, first, past) -> None:
-        """Do what is to be done up to norms; add up the squares of what they are wanted of."""
-        b, program = self.b, self.program
-        homes = {"w": self.x, **dict(zip(program.state, self.slots))}
-        arrays = [homes.get(name) or array for name, array in zip(program.norms, self.arrays)]
+    def _up_to_norms(self, values: Dict[str, Any], i) -> None:
+        """Keep what norms are wanted of."""
+        for name, array, is_there in self.normed:
+            if not is_there:
+                self.v.store(values[name], array, i)
+        if self.program.update:
+            self._store(values[self.program.update], values["d"], self.d, i)
 
-        def up_to_norms(v: Values, i) -> None:
-            values = self._rule(v, i)
-            for name, array in zip(program.norms, arrays):
-                if name not in homes:
-                    v.store(values[name], array, i)
-            if program.update:
-                self._store(v, values[program.update], values["d"], self.d, i)
-
-        self._each(up_to_norms, first, past)
-        whole = past_whole(b, first, past)
+    def _add_up_squares(self, past) -> None:
+        """Add up the squares of what norms are wanted of."""
+        b, whole = self.b, past_whole(self.b, self.first, past)
+        arrays = [array for _, array, _ in self.normed]
         lanes = [b.gep(self.lanes, [long(LANES * k)]) for k in range(len(arrays))]
         sums = [self.several.load(row, long(0)) for row in lanes]
-        with loop(b, first, whole, LANES, sums) as (i, sums):
+        with loop(b, self.first, whole, LANES, sums) as (i, sums):
             values = [self.several.load(array, i) for array in arrays]
             sums[:] = map(self.several.add_square, values, sums)
         for total, row in zip(sums, lanes):
@@ -209,45 +305,66 @@ class _Pass:
                 )
                 self.single.store(total, row, lane)
 
-    def _rule(self, v: Values, i) -> Dict[str, Any]:
-        """Compute what the rule does; store the new state; return all values by their names."""
-        if self.measure and v.width > 1:  # the memory would be idle while figures are taken
+    def _begin(self, i) -> Dict[str, Any]:
+        """Load values; return what the rule is given, by its names."""
+        v, c = self.v, self.c
+        if v is self.several and (self.measure or self.powers):
+            # While figures are taken, or the few are updated, the memory would be idle.
             for array in (self.x, self.d, *self.slots):
-                v.prefetch(array, self.b.add(i, long(layout.BLOCK)))
-        x, d, c = v.load(self.x, i), v.load(self.d, i), self.c[v]
-        values = {"w": x, "d": d, "g": self._seen(v, c, x, d)}
+                v.prefetch(array, self.b.add(i, long(self.block)))
+        x, d = v.load(self.x, i), v.load(self.d, i)
+        values = {"w": x, "d": d, "g": self._seen(x, d)}
         values.update((f"c{k}", value) for k, value in enumerate(c[layout.RULE :]))
         values.update((f"s{k}", v.load(slot, i)) for k, slot in enumerate(self.slots))
-        for number, (name, operands) in enumerate(self.program.operations):
+        return values
+
+    def _operate(self, values: Dict[str, Any], first: int, past: int) -> None:
+        """Do operations of the rule; put their results to the values."""
+        v = self.v
+        for number, (name, operands) in enumerate(self.program.operations[first:past], first):
             given = [values[operand] for operand in operands]
             numbers = [v.number(value) for value in given]
             if name == "where":
                 numbers[0] = given[0]
             values[f"v{number}"] = getattr(v, name)(*numbers)
+
+    def _end(self, values: Dict[str, Any], i) -> None:
+        """Store the new state and weights, or what norms are wanted of."""
+        b, v = self.b, self.v
         values = {name: v.number(value) for name, value in values.items()}
+        self.marks, self.sure = None, v.sure
+        if v is self.several and self.powers:
+            self.marks = v.doubtful([(name, values[x], values[y]) for name, x, y in self.powers])
+            self.sure = b.not_(self.marks)
+            b.store(b.bitcast(self.marks, WORD), self._marks(i, WORD))
         for k, (slot, name) in enumerate(zip(self.slots, self.program.state)):
             if name != f"s{k}":
-                self._store(v, values[name], values[f"s{k}"], slot, i)
-        return values
+                self._store(values[name], values[f"s{k}"], slot, i)
+        if self.program.norms:
+            self._up_to_norms(values, i)
+        else:
+            self._update(values, i)
 
-    def _store(self, v: Values, new, old, array, i) -> None:
+    def _store(self, new, old, array, i) -> None:
         """Store what is settled; what is not is needed as it was, to be computed again."""
-        v.store(self.b.select(v.marks, old, new) if v.marks else new, array, i)
+        new = self.b.select(self.marks, old, new) if self.marks else new
+        self.v.store(new, array, i)
 
-    def _seen(self, v: Values, c, x, d):
+    def _seen(self, x, d):
         """Return what the rule sees: the gradient clipped, normalized and regularized."""
-        clipped = v.scal(c[layout.CLIP], d)
-        normalized = v.multiply(c[layout.NORMALIZATION], clipped)
-        return v.axpy(c[layout.DECAY], v.caffe_sign(x) if self.l1 else x, normalized)
+        v, c = self.v, self.c
+        if self.scaled:
+            d = v.multiply(c[layout.NORMALIZATION], v.scal(c[layout.CLIP], d))
+        return v.axpy(c[layout.DECAY], v.caffe_sign(x) if self.l1 else x, d)
 
-    def _update(self, v: Values, i) -> None:
+    def _update(self, values: Dict[str, Any], i) -> None:
         """Update the weights."""
-        b, values = self.b, self._rule(v, i)
+        b, v = self.b, self.v
         x, d, update = (values[name] for name in ("w", "d", self.program.update))
-        self._store(v, v.subtract(x, update), x, self.x, i)
+        self._store(v.subtract(x, update), x, self.x, i)
         with b.if_then(self.writes):
             left = b.select(self.leaves_zeros, v.constant(0), update)
-            self._store(v, left, d, self.d, i)
+            self._store(left, d, self.d, i)
         if self.measure or self.note:
             v.store(values["g"], self.arrays[layout.SEEN], i)
         if self.measure:
@@ -255,11 +372,19 @@ class _Pass:
         if self.note:
             difference = b.fsub(update, update)
             unfit = b.fcmp_unordered("uno", difference, difference)
-            unfit = b.and_(unfit, b.not_(v.marks)) if v.marks else unfit
-            bits = b.bitcast(unfit, ir.IntType(v.width))
+            unfit = b.and_(unfit, self.sure) if self.sure else unfit
+            bits = b.bitcast(unfit, WORD)
             with b.if_then(b.icmp_unsigned("!=", bits, bits.type(0)), likely=False):
-                seen = self.arrays[layout.SEEN]
-                b.call(self.note, [self.chunk_row, b.zext(bits, LONG), i, seen])
+                self._note(b.zext(bits, LONG), i)
+
+    def _note(self, bits, i) -> None:
+        """Note values that are not finite."""
+        b, seen = self.b, self.arrays[layout.SEEN]
+        if isinstance(self.v, Few):
+            with loop_over_bits(b, bits) as lane:
+                b.call(self.note, [self.chunk_row, long(1), self.v.index(lane), seen])
+        else:
+            b.call(self.note, [self.chunk_row, bits, i, seen])
 
 
 def _define_note(module):

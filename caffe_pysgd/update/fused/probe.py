@@ -17,9 +17,9 @@ F = np.float32
 _LENGTHS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 63, 65, 127, 129, 1000, 10007, 40011)
 _POWERS = 1 << 16
 
-# The band around midpoints in which libm may round a power either way, in ulp; ``elements.py``
+# The band around midpoints in which libm may round a power either way, in ulp; ``vectors.py``
 # says why it is enough, and a slow test goes through all floats.
-BAND = F(1 / 400)
+BAND = F(1 / 512)
 
 
 class UnmatchedRounding(UserError):

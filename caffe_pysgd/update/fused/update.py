@@ -53,13 +53,14 @@ class Unfit(NamedTuple):
     gradient: np.float32
 
 
+Compiles = Callable[[Program, bool, bool], Compiled]
+
+
 class _Passes:
     """The passes over memory that a rule takes.
 
     Attributes:
-        compiled: one for each program.
-        measuring: the last of them, taking figures.
-        keeping: two that keep on the way what they can, if there are such.
+        keeps: whether two keep on the way what they can, if no figures are taken.
         scalars, scalars_address: one row for each parameter.
         sums: for each program, where its pass leaves sums of squares: a row for each chunk, with
             all lanes.
@@ -69,22 +70,43 @@ class _Passes:
     def __init__(
         self,
         programs: Tuple[Program, ...],
-        compiled: Callable[[Program, bool], Compiled],
+        compiles: Compiles,
         keeps: bool,
         parameters: int,
         chunks: int,
         threads: int,
     ) -> None:
-        short = keeping(programs) if keeps else ()
-        plain = {program: compiled(program, False) for program in (*programs, *short)}
-        self.compiled, self.keeping = ([plain[one] for one in ones] for ones in (programs, short))
-        self.measuring = compiled(programs[-1], True)
+        self._programs, self._compiles = programs, compiles
+        self._short = keeping(programs) if keeps else ()
+        self.keeps = bool(self._short)
+        self._compiled: Dict[Tuple[bool, bool], List[Compiled]] = {}
         self.scalars = np.zeros((parameters, layout.RULE + programs[-1].scalars), F)
         self.scalars_address = self.scalars.ctypes.data
         self.sums = [np.zeros((chunks, len(program.norms), LANES)) for program in programs]
         norms = max(len(program.norms) for program in programs)
         self._scratches = [layout.scratch(norms) for _ in range(threads)]
         self.scratch_addresses = [scratch.ctypes.data for scratch in self._scratches]
+
+    def compiled(self, scaled: bool, measure: bool) -> List[Compiled]:
+        """Return them as code.
+
+        Args:
+            scaled: gradients are clipped or normalized.
+            measure: the last takes figures.
+
+        Raises:
+            Untraceable: they cannot be compiled.
+        """
+        code = self._compiled.get((scaled, measure))
+        if code is None:
+            programs = self._programs if measure or not self.keeps else self._short
+            last = len(programs) - 1
+            code = [
+                self._compiles(program, scaled, measure and number == last)
+                for number, program in enumerate(programs)
+            ]
+            self._compiled[scaled, measure] = code
+        return code
 
 
 class FusedUpdate:
@@ -93,22 +115,23 @@ class FusedUpdate:
     Args:
         rule: what is traced: its ``update`` and ``slots``.
         parameters: all with the same ``regularization_type``.
-        compiled: returns the pass of a program, with figures or without.
+        compiles: returns the pass of a program, for gradients that are scaled or not, with figures
+            or without.
         checked: whether it is a user's own: its update is looked at, and its gradients stay until
             the last pass.
 
     Raises:
-        Untraceable: the rule is no program for single values.
+        Untraceable: the rule is no program for single values, or cannot be compiled.
     """
 
     def __init__(
         self,
         rule: Any,
         parameters: Sequence[Parameter],
-        compiled: Callable[[Program, bool], Compiled],
+        compiles: Compiles,
         checked: bool,
     ) -> None:
-        self._rule, self._compiled, self._checked = rule, compiled, checked
+        self._rule, self._compiles, self._checked = rule, compiles, checked
         self._parameters = list(parameters)
         self._seen: List[np.ndarray] = []  # where they are now
         self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
@@ -153,6 +176,7 @@ class FusedUpdate:
         self._traced_for: Optional[bytes] = None
         self._rate_columns: Optional[List[int]] = None
         self._trace(np.zeros(len(parameters), F), 0)
+        self._passes.compiled(any(h.scales_gradients for h in alike), measure=False)
 
     def run(
         self,
@@ -173,7 +197,8 @@ class FusedUpdate:
             measure: take figures, too.
 
         Raises:
-            Untraceable: the rule is no such program any more; nothing was updated.
+            Untraceable: the rule is no such program any more, or cannot be compiled; nothing was
+                updated.
         """
         self._look_where_they_are()
         now = np.fromiter(rates, F)  # a tenth of np.array's time
@@ -182,10 +207,11 @@ class FusedUpdate:
         elif now.tobytes() != self._traced_for:
             self._take_rates(now, iteration)
         passes = self._passes
-        keeps = bool(passes.keeping) and not measure
+        keeps = passes.keeps and not measure
         treatment = clip, normalization, self._gradient_decays
         known: List[np.ndarray] = []
-        for number, compiled in enumerate(passes.keeping if keeps else passes.compiled):
+        scaled = not clip == normalization == 1
+        for number, compiled in enumerate(passes.compiled(scaled, measure)):
             for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), treatment):
                 passes.scalars[:, column] = value
             if self._programs[number].norms:
@@ -201,7 +227,6 @@ class FusedUpdate:
                     self._chunks[:, layout.UNFIT] = 0
                 if measure:
                     self._figures[...] = layout.NO_FIGURES
-                    compiled = passes.measuring
                 self._call(compiled, self._figures_address, leaves.value)
 
     def _call(self, compiled: Compiled, figures: int, leaves: int) -> None:
@@ -261,7 +286,7 @@ class FusedUpdate:
             if norms:
                 raise Untraceable("what it does depends on a norm")
             sizes = len(self._parameters), len(self._chunks), self._threads
-            self._passes = _Passes(programs, self._compiled, not self._checked, *sizes)
+            self._passes = _Passes(programs, self._compiles, not self._checked, *sizes)
             self._programs = programs
         for (_, rows), one in zip(self._alike, traced):
             for column, values in enumerate(one.scalars, layout.RULE):

@@ -8,19 +8,15 @@ rounded as IEEE 754 says. Imports llvmlite, so it is imported only where somethi
 # mypy: allow-untyped-defs, allow-untyped-calls
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Sequence, Tuple
+from functools import reduce
+from typing import Any, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from llvmlite import ir
 
+from caffe_pysgd.update.fused.flow import BIT, DOUBLE, FLOAT, INT, LONG, VOID
 from caffe_pysgd.update.fused.probe import BAND
 from caffe_pysgd.update.statistics import LANES
-
-FLOAT, DOUBLE, VOID = ir.FloatType(), ir.DoubleType(), ir.VoidType()
-BIT, INT, LONG = (ir.IntType(bits) for bits in (1, 32, 64))
-FLOATS = FLOAT.as_pointer()  # typed pointers: LLVM reads these, too, since it has others
-POWF = ir.FunctionType(FLOAT, [FLOAT, FLOAT])
 
 # libm's powf is not correctly rounded, but it is nearly: over all floats, powf(x, 1/2) differs from
 # the correctly rounded square root, and powf(x, 2) from the correctly rounded x x, only where the
@@ -29,8 +25,8 @@ POWF = ir.FunctionType(FLOAT, [FLOAT, FLOAT])
 # its residual, which a fused multiply-add gives exactly, says that a midpoint is closer than this:
 _HALF_ULP = 2.0**-24  # of a number in [1, 2)
 _EXPONENT = 0x7F800000
-_TINY, _HUGE = 2.0**-100, 2.0**120  # beyond, residuals underflow, or results overflow
-_NEAR_SQUARE = float(np.float32((1 - 2 * BAND) * _HALF_ULP))
+_TINY = int(np.float32(2.0**-100).view(np.int32))  # of what is smaller, residuals may underflow
+_FURTHER = float(np.float32(1 / (1 - 2 * BAND)))
 _NEAR_ROOT = float(np.float32(2 * (1 - 2 * BAND) * _HALF_ULP))  # r^2 - x: twice r times the error
 
 
@@ -57,56 +53,6 @@ class Arithmetic(NamedTuple):
     has_fma: bool
 
 
-def long(value: int) -> Any:
-    """Return an integer."""
-    return ir.Constant(LONG, value)
-
-
-def past_whole(b: Any, first: Any, past: Any) -> Any:
-    """Return how far from first one comes in steps of ``LANES`` without going past."""
-    return b.add(first, b.and_(b.sub(past, first), long(-LANES)))
-
-
-@contextmanager
-def loop(b: Any, first: Any, past: Any, step: int, sums: Sequence[Any] = ()) -> Iterator[Any]:
-    """Do what follows for all integers from first to past.
-
-    Yield the integer and a list of sums so far, in which the body leaves the next ones. After the
-    loop the list has the last.
-    """
-    before = b.block
-    head, body, end = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    index, *carried = (b.phi(first_value.type) for first_value in (first, *sums))
-    for phi, value in zip((index, *carried), (first, *sums)):
-        phi.add_incoming(value, before)
-    b.cbranch(b.icmp_signed("<", index, past), body, end)
-    b.position_at_end(body)
-    so_far = list(carried)
-    yield index, so_far
-    for phi, value in zip((index, *carried), (b.add(index, long(step)), *so_far)):
-        phi.add_incoming(value, b.block)
-    so_far[:] = carried
-    b.branch(head)
-    b.position_at_end(end)
-
-
-@contextmanager
-def loop_over_bits(b: Any, word: Any) -> Iterator[Any]:
-    """Do what follows for the number of each bit that is set in a word, which is not 0."""
-    before, body, end = b.block, b.append_basic_block(), b.append_basic_block()
-    b.branch(body)
-    b.position_at_end(body)
-    bits = b.phi(word.type)
-    bits.add_incoming(word, before)
-    yield b.cttz(bits, BIT(1))
-    left = b.and_(bits, b.sub(bits, word.type(1)))
-    bits.add_incoming(left, b.block)
-    b.cbranch(b.icmp_unsigned("!=", left, word.type(0)), body, end)
-    b.position_at_end(end)
-
-
 class Values:
     """``width`` values that are computed alike; the operations have their names in a program.
 
@@ -114,19 +60,16 @@ class Values:
         b: llvmlite's builder.
         width: ``LANES``, or 1.
         nothing: 0, loaded from memory: an integer that a compiler does not know to be 0.
-        powf: libm's function.
 
     Attributes:
-        marks: which of several values depend on powers that libm may round otherwise: these have to
-            be computed again, one by one. None where that cannot be.
+        sure: which of them there are; None: all.
     """
 
-    def __init__(
-        self, b: Any, width: int, how: Arithmetic, nothing: Any = None, powf: Any = None
-    ) -> None:
-        self.b, self.width, self.how, self._powf = b, width, how, powf
+    sure: Any = None
+
+    def __init__(self, b: Any, width: int, how: Arithmetic, nothing: Any = None) -> None:
+        self.b, self.width, self.how = b, width, how
         self._nothing = self.all_of(nothing) if nothing else None
-        self.marks: Any = None
 
     def of(self, kind: Any) -> Any:
         """Return the type of so many values of a kind."""
@@ -309,48 +252,51 @@ class Values:
         return self.b.select(self.b.fcmp_ordered("!=", a, zero), self.b.fmul(a, x), zero)
 
     def powx_2(self, x):
-        """x to the power of 2."""
-        return self._power(x, 2, self.square(x), self._near_square)
+        """x to the power of 2, correctly rounded."""
+        return self.square(x)
 
     def powx_half(self, x):
-        """x to the power of a half; of -0 that is 0."""
-        return self._power(x, 0.5, self.b.fadd(self.sqrt(x), self.constant(0)), self._near_root)
+        """x to the power of a half, correctly rounded; of -0 that is 0."""
+        return self.b.fadd(self.sqrt(x), self.constant(0))
 
-    def _near_square(self, x, square):
-        """Return whether libm may round the square of x otherwise than to ``square``."""
+    def doubtful(self, powers: Sequence[Tuple[str, Any, Any]]) -> Any:
+        """Return which values depend on powers that libm may round otherwise: one in 250.
+
+        Args:
+            powers: the name, the operand and the result of each.
+        """
+        doubts = [getattr(self, f"_doubt_{name}")(x, power) for name, x, power in powers]
+        return self._is_nonzero(reduce(self.b.or_, doubts))
+
+    # Doubts are integers, which are not 0 where there is a doubt: as many comparisons would be in
+    # the way of the multiplications.
+
+    def _doubt_powx_2(self, x, square):
+        """Return where libm may round the square of x otherwise, or it overflows."""
         residual = self.fma(x, x, self.b.fneg(square))
-        near = self.b.fmul(self.constant(_NEAR_SQUARE), self._unit(square))
-        return self.b.or_(
-            self.b.or_(self.greater(self.absolute(residual), near), self._is_tiny(square, x)),
-            self.greater(square, self.constant(_HUGE)),
-        )
+        further = self.fma(residual, self.constant(_FURTHER), square)
+        moved = self.b.xor(self.bits(further), self.bits(square))
+        return self.b.or_(moved, self._sign(self._tiny(square)))
 
-    def _near_root(self, x, root):
-        """Return whether libm may round the square root of x otherwise than to ``root``."""
-        residual = self.fma(self.b.fneg(root), root, x)
-        near = self.b.fmul(self.constant(_NEAR_ROOT), self.b.fmul(root, self._unit(root)))
-        return self.b.or_(self.greater(self.absolute(residual), near), self._is_tiny(x, x))
+    def _doubt_powx_half(self, x, root):
+        """Return where libm may round the root of x otherwise, or x is negative."""
+        b, residual = self.b, self.fma(self.b.fneg(root), root, x)
+        near = b.fmul(self.constant(_NEAR_ROOT), b.fmul(root, self._unit(root)))
+        beyond = self.bits(b.fsub(near, self.absolute(residual)))
+        return self._sign(b.or_(b.or_(beyond, self.bits(x)), self._tiny(x)))
 
     def _unit(self, x):
         """Return the power of 2 below x."""
         return self.floats(self.b.and_(self.bits(x), self.constant(_EXPONENT, INT)))
 
-    def _is_tiny(self, result, x):
-        small = self.less(result, self.constant(_TINY))
-        return self.b.and_(small, self.not_equal(x, self.constant(0)))
+    def _tiny(self, x):
+        """Return integers, negative where x, which is not, is tiny and not 0."""
+        b, bits = self.b, self.bits(x)
+        below = b.sub(bits, self.constant(_TINY, INT))
+        return b.and_(below, b.not_(b.sub(bits, self.constant(1, INT))))
 
-    def _power(self, x, exponent, rounded, near):
-        """Return a power; mark it where libm's may be another one: once in 200 times."""
-        if not self.how.exact:
-            return rounded
-        b, marks = self.b, near(x, rounded)
-        if self.width > 1:
-            self.marks = b.or_(self.marks, marks) if self.marks else marks
-            return rounded
-        before = b.block
-        with b.if_then(marks):
-            asked, power = b.block, b.call(self._powf, [x, self.constant(exponent)])
-        result = b.phi(FLOAT)
-        result.add_incoming(rounded, before)
-        result.add_incoming(power, asked)
-        return result
+    def _sign(self, integers):
+        return self.b.and_(integers, self.constant(-(2**31), INT))
+
+    def _is_nonzero(self, integers):
+        return self.b.icmp_unsigned("!=", integers, self.constant(0, INT))
