@@ -23,7 +23,7 @@ class Few(Values):
 
     Attributes:
         first: from where on in that list.
-        sure: which of sixteen there are.
+        there: which of sixteen there are.
     """
 
     first: Any = None
@@ -40,7 +40,7 @@ class Few(Values):
         b, last = self.b, self.b.sub(count, long(1))
         lanes = [b.add(first, long(lane)) for lane in range(LANES)]
         there = [b.icmp_signed("<", lane, count) for lane in lanes]
-        self.first, self.sure = first, self._vector(there)
+        self.first, self.there = first, self._vector(there)
         places = [b.select(is_there, lane, last) for is_there, lane in zip(there, lanes)]
         return [b.load(b.gep(self._picked, [place])) for place in places]
 
@@ -74,7 +74,7 @@ class Few(Values):
         if not self.how.exact:
             return rounded
         b = self.b
-        doubtful = b.and_(self.doubtful([(name, x, rounded)]), self.sure)
+        doubtful = self.only_there(self.doubtful([(name, x, rounded)]))
         marks, before = b.bitcast(doubtful, WORD), b.block
         with b.if_then(b.icmp_unsigned("!=", marks, marks.type(0))):
             for value, buffer in zip((x, rounded), self._buffers):

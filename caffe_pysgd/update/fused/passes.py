@@ -32,7 +32,7 @@ from caffe_pysgd.update.fused.flow import (
     past_whole,
 )
 from caffe_pysgd.update.fused.machine import Variant
-from caffe_pysgd.update.fused.vectors import Arithmetic, Values
+from caffe_pysgd.update.fused.vectors import Arithmetic, Part, Values
 from caffe_pysgd.update.statistics import LANES
 
 SYMBOL = "caffe_pysgd_pass"
@@ -56,7 +56,7 @@ def assembly(variant: Variant, has_fma: bool) -> str:
     note = _define_note(module) if variant.checked else None
     run, few = (
         ir.Function(module, ir.FunctionType(VOID, [LONG] * arguments), name)
-        for name, arguments in ((SYMBOL, ARGUMENTS), ("few", ARGUMENTS + 4))
+        for name, arguments in ((SYMBOL, ARGUMENTS), ("few", ARGUMENTS + 3))
     )
     few.linkage = "internal"
     few.attributes.add("noinline")  # the loop over the many needs the registers
@@ -80,7 +80,7 @@ class _Pass:
         several, single: so many as a vector has, and one.
         x, d, slots: the arrays of the parameter.
         arrays: those in the scratch.
-        marks, sure: which of the values that are being updated are left, and which are not.
+        marks: which of the values that are being updated are left; None: none.
     """
 
     def __init__(self, b, variant: Variant, how: Arithmetic, measure, note, few) -> None:
@@ -121,11 +121,11 @@ class _Pass:
         picked = self._pointer(b.add(self.scratch, long(layout.PICKED)), LONG)
         powf = b.inttoptr(self.powf, POWF.as_pointer())
         buffers = [b.alloca(FLOAT, LANES) for _ in range(2)]
-        self.number, first, begin, past = b.function.args[ARGUMENTS:]
+        self.number, first, past = b.function.args[ARGUMENTS:]
         self._begin_chunk()
         self._begin_block(first)
         self.v = Few(b, self.how, self.nothing, powf, buffers, picked)
-        count = self._pick(begin, past, picked)
+        count = self._pick(past, picked)
         with loop(b, long(0), count, LANES) as (k, _):
             self._values(self.v.begin(k, count))
 
@@ -192,10 +192,7 @@ class _Pass:
         self._end(values, i)
 
     def _each(self, past) -> None:
-        """Do so with all of a block: several at once, then the few that are left.
-
-        Left are values whose powers libm may round otherwise, and what is not a whole vector.
-        """
+        """Do so with all of a block: several at once, then the few that are left."""
         b, whole = self.b, past_whole(self.b, self.first, past)
         if self.cut:
             with b.if_then(b.icmp_signed("<", self.first, whole)):
@@ -203,11 +200,14 @@ class _Pass:
         else:
             with loop(b, self.first, whole, LANES) as (i, _):
                 self._values(i)
-        rest = b.sub(b.shl(long(1), b.sub(past, whole)), long(1))
-        b.store(rest, self._marks(whole, LONG))
-        begin = self.first if self.powers else whole
-        with b.if_then(b.icmp_signed("<", begin, past)):
-            b.call(self.few, [*b.function.args, self.number, self.first, begin, past])
+        if self.powers:
+            b.store(long(0), self._marks(whole, LONG))
+        with b.if_then(b.icmp_signed("<", whole, past)):
+            self.v = Part(b, self.how, self.nothing, b.sub(past, whole))
+            self._values(whole)
+            self.v = self.several
+        if self.powers:
+            b.call(self.few, [*b.function.args, self.number, self.first, past])
 
     def _each_in_two_steps(self, whole) -> None:
         """Update several at once up to a root, while those before them go on from theirs.
@@ -244,10 +244,10 @@ class _Pass:
         byte = self.b.lshr(self.b.sub(i, self.first), long(3))
         return self._pointer(self.b.add(self.b.add(self.scratch, long(layout.MARKS)), byte), kind)
 
-    def _pick(self, begin, past, picked):
+    def _pick(self, past, picked):
         """Write down the indices of the values that are marked; return how many they are."""
         b = self.b
-        with loop(b, begin, past, 64, [long(0)]) as (i, count):
+        with loop(b, self.first, past, 64, [long(0)]) as (i, count):
             bits = b.load(self._marks(i, LONG))
 
             def pick(bits):
@@ -308,7 +308,7 @@ class _Pass:
     def _begin(self, i) -> Dict[str, Any]:
         """Load values; return what the rule is given, by its names."""
         v, c = self.v, self.c
-        if v is self.several and (self.measure or self.powers):
+        if not isinstance(v, Few) and (self.measure or self.powers):
             # While figures are taken, or the few are updated, the memory would be idle.
             for array in (self.x, self.d, *self.slots):
                 v.prefetch(array, self.b.add(i, long(self.block)))
@@ -332,11 +332,10 @@ class _Pass:
         """Store the new state and weights, or what norms are wanted of."""
         b, v = self.b, self.v
         values = {name: v.number(value) for name, value in values.items()}
-        self.marks, self.sure = None, v.sure
-        if v is self.several and self.powers:
+        self.marks = None
+        if self.powers and not isinstance(v, Few):
             self.marks = v.doubtful([(name, values[x], values[y]) for name, x, y in self.powers])
-            self.sure = b.not_(self.marks)
-            b.store(b.bitcast(self.marks, WORD), self._marks(i, WORD))
+            b.store(b.bitcast(v.only_there(self.marks), WORD), self._marks(i, WORD))
         for k, (slot, name) in enumerate(zip(self.slots, self.program.state)):
             if name != f"s{k}":
                 self._store(values[name], values[f"s{k}"], slot, i)
@@ -372,8 +371,8 @@ class _Pass:
         if self.note:
             difference = b.fsub(update, update)
             unfit = b.fcmp_unordered("uno", difference, difference)
-            unfit = b.and_(unfit, self.sure) if self.sure else unfit
-            bits = b.bitcast(unfit, WORD)
+            unfit = b.and_(unfit, b.not_(self.marks)) if self.marks else unfit
+            bits = b.bitcast(v.only_there(unfit), WORD)
             with b.if_then(b.icmp_unsigned("!=", bits, bits.type(0)), likely=False):
                 self._note(b.zext(bits, LONG), i)
 

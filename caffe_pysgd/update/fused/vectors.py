@@ -62,10 +62,10 @@ class Values:
         nothing: 0, loaded from memory: an integer that a compiler does not know to be 0.
 
     Attributes:
-        sure: which of them there are; None: all.
+        there: which of them there are; None: all.
     """
 
-    sure: Any = None
+    there: Any = None
 
     def __init__(self, b: Any, width: int, how: Arithmetic, nothing: Any = None) -> None:
         self.b, self.width, self.how = b, width, how
@@ -109,6 +109,10 @@ class Values:
         self.b.call(
             known or ir.Function(self.b.module, ir.FunctionType(VOID, kinds), name), operands
         )
+
+    def only_there(self, truths: Any) -> Any:
+        """Return truth values, false where there is no value."""
+        return self.b.and_(truths, self.there) if self.there else truths
 
     def count(self, truths: Any) -> Any:
         """Return how many of several truth values are true."""
@@ -300,3 +304,33 @@ class Values:
 
     def _is_nonzero(self, integers):
         return self.b.icmp_unsigned("!=", integers, self.constant(0, INT))
+
+
+class Part(Values):
+    """The first values of a vector, which ends before the last.
+
+    Args:
+        b, how, nothing: see ``Values``.
+        count: how many there are.
+    """
+
+    def __init__(self, b: Any, how: Arithmetic, nothing: Any, count: Any) -> None:
+        super().__init__(b, LANES, how, nothing)
+        lanes = ir.Constant(self.of(INT), list(range(LANES)))
+        self.there = b.icmp_signed("<", lanes, self.all_of(b.trunc(count, INT)))
+
+    def load(self, array, index):
+        place, align = self._place(array, index)
+        nothing = self.constant(0, array.type.pointee)
+        return self._masked("load", nothing.type, [place, align, self.there, nothing])
+
+    def store(self, value, array, index):
+        place, align = self._place(array, index)
+        self._masked("store", VOID, [value, place, align, self.there])
+
+    def _masked(self, name, kind, operands):
+        operands = [ir.Constant(INT, one) if isinstance(one, int) else one for one in operands]
+        name = f"llvm.masked.{name}.v{self.width}f32.p0v{self.width}f32"
+        known = self.b.module.globals.get(name)
+        function_type = ir.FunctionType(kind, [operand.type for operand in operands])
+        return self.b.call(known or ir.Function(self.b.module, function_type, name), operands)
