@@ -269,11 +269,7 @@ class Solver:
     def lr(self) -> float:
         """The global rate at this iteration."""
         self._heed_param()
-        schedule = self.updater.schedule
-        before = schedule.current_step, schedule.plateau
-        rate = float(schedule.rate(self.iter, self.updater.smoothed_loss))
-        schedule.go_on_from(*before)
-        return rate
+        return float(self.updater.rates.foresee(self.iter, self.updater.smoothed_loss))
 
     @property
     def history(self) -> History:

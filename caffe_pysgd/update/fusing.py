@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -19,6 +20,8 @@ F = np.float32
 ONE = F(1)
 
 Figures = Dict[str, Statistics]
+
+_RATE = attrgetter("rate")
 
 
 class Fusing:
@@ -88,7 +91,7 @@ class Fusing:
         left, figures = list(self._others), {}
         for fused, group in self._fused:
             raw = self._clip_values(group, h, rate, measuring)
-            rates, iteration = [p.rate for p in group], group[0].iteration
+            rates, iteration = np.fromiter(map(_RATE, group), F), group[0].iteration
             try:
                 fused.run(rates, iteration, factor, ONE / F(h.iter_size), leaves, measuring)
             except Untraceable as reason:  # from this iteration on; nothing was updated yet

@@ -88,7 +88,7 @@ def _differ(
     for leaves, measure in product(Leaves, (False, True)):
         for array, row in zip(arrays.values(), table):
             array[...] = row
-        fused.run([_RATE], _ITERATION, F(1), F(1) / F(h.iter_size), leaves, measure)
+        fused.run(np.array([_RATE]), _ITERATION, F(1), F(1) / F(h.iter_size), leaves, measure)
         left = dict(expected)
         if leaves is Leaves.ZEROS:
             left["diff"] = np.zeros_like(arrays["diff"])

@@ -13,9 +13,9 @@ from caffe_pysgd.update.fused import Leaves
 from caffe_pysgd.update.fusing import Fusing
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
+from caffe_pysgd.update.learning_rates import Rates
 from caffe_pysgd.update.observers import Observer
 from caffe_pysgd.update.parameter import Parameter
-from caffe_pysgd.update.policies import Schedule, schedule_of
 from caffe_pysgd.update.policies.plateau import UNSEEN, PlateauState, check_own
 from caffe_pysgd.update.rules import UpdateRule
 from caffe_pysgd.update.rules.checked import check
@@ -23,7 +23,6 @@ from caffe_pysgd.update.stages import Clipping, Stage, find_clipping, stages
 from caffe_pysgd.update.watching import Watching
 
 F = np.float32
-ZERO = F(0)
 
 ParameterState = Dict[str, Floats]
 
@@ -52,6 +51,7 @@ class Updater:
         smoothed_loss: the mean of the last losses, for ``lr_policy`` plateau; the host sets it
             before each update.
         clipping: what ``clip_gradients`` did in the last update, or None.
+        rates: of all parameters.
 
     Raises:
         UserError: a rule or a learning-rate policy refuses its hyper-parameters.
@@ -86,12 +86,9 @@ class Updater:
         for own, rule in {(p.h, p.rule) for p in self.parameters}:
             check(own, rule)
             check_own(own, h)
-        self.h, self.schedule = h, Schedule(h)
-        schedules = {schedule_of(h): self.schedule}
+        self.h, self.rates = h, Rates(self.parameters, h)
         for p in self.parameters:
-            p.schedule = schedules.setdefault(schedule_of(p.h), Schedule(p.h))
             p.decay = p.h.weight_decay * F(p.decay_mult)
-        self._schedules = list(schedules.values())
         self._ever_frozen = any(p.ever_frozen for p in self.parameters)
         self._fusing = Fusing(self.kernels)
 
@@ -133,19 +130,16 @@ class Updater:
     @property
     def current_step(self) -> int:
         """The step of ``lr_policy`` step, multistep and plateau, part of the solver's state."""
-        return self.schedule.current_step
+        return self.rates.schedule.current_step
 
     @property
     def plateau(self) -> PlateauState:
         """What ``lr_policy`` plateau has seen of the loss, part of the solver's state."""
-        return self.schedule.plateau
+        return self.rates.schedule.plateau
 
     def resume(self, iteration: int, current_step: int, plateau: PlateauState = UNSEEN) -> None:
         """Go on from a solver's state; its history is in ``states``."""
-        for schedule in self._schedules:
-            schedule.catch_up(iteration)
-            if schedule is self.schedule or schedule.h.lr_policy == "plateau":
-                schedule.go_on_from(current_step, plateau)
+        self.rates.resume(iteration, current_step, plateau)
 
     def compute(self, iteration: int) -> List[Floats]:
         """Return what ``step`` would subtract from each parameter's data, and change nothing."""
@@ -164,13 +158,7 @@ class Updater:
             UserError: a user's own rule returned something that is no update value.
         """
         with np.errstate(all="ignore"):  # overflow is as silent as in C++
-            loss = self.smoothed_loss
-            rates = {schedule: schedule.rate(iteration, loss) for schedule in self._schedules}
-            rate = rates[self.schedule]
-            local = np.fromiter([rates[p.schedule] for p in self.parameters], F)
-            local *= np.fromiter([p.lr_mult for p in self.parameters], F)
-            for p, local_rate in zip(self.parameters, local):
-                p.rate, p.iteration = local_rate, iteration
+            rate = self.rates.bring_up_to_date(iteration, self.smoothed_loss)
             watching = Watching(self.observers, iteration, rate, self.kernels)
             self.clipping = None
             if watching.begin(self.parameters):
@@ -204,7 +192,7 @@ class Updater:
 
     def _clear(self, parameters: Iterable[Parameter]) -> None:
         for p in parameters:
-            self.kernels.set(ZERO, p.diff)
+            self.kernels.set(F(0), p.diff)
 
     def _leaves(self) -> Leaves:
         if self.clears_diffs:

@@ -52,8 +52,8 @@ def test_rates_have_the_bits_of_the_native_solver(workdir: Path, policy: str) ->
     updater = Updater([], h, SGD(), NumpyKernels())
     for iteration in range(1200):
         # solver.lr is itself an evaluation: it advances multistep, as apply_update does again.
-        updater.schedule.rate(iteration)
-        expected, found = np.float32(native.lr), updater.schedule.rate(iteration)
+        updater.rates.schedule.rate(iteration)
+        expected, found = np.float32(native.lr), updater.rates.schedule.rate(iteration)
         updater_bits, native_bits = found.tobytes(), expected.tobytes()
         assert updater_bits == native_bits, f"iteration {iteration}: {float(expected).hex()}"
         native.apply_update()
@@ -63,7 +63,7 @@ def test_rates_have_the_bits_of_the_native_solver(workdir: Path, policy: str) ->
 def test_multistep_advances_one_step_per_evaluation(start: int) -> None:
     h = HyperParameters(base_lr=1, lr_policy="multistep", gamma=0.5, stepvalue=(3, 10, 11, 500))
     updater = Updater([], h, SGD(), NumpyKernels())
-    seen = [(updater.schedule.rate(start + i), updater.current_step)[1] for i in range(6)]
+    seen = [(updater.rates.schedule.rate(start + i), updater.current_step)[1] for i in range(6)]
     assert all(0 <= later - earlier <= 1 for earlier, later in zip([0, *seen], seen))
     assert seen[-1] == sum(start + 5 >= value for value in h.stepvalue)
 

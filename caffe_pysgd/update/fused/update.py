@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from functools import lru_cache
-from operator import is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -23,6 +23,8 @@ from caffe_pysgd.update.statistics import CHUNK, LANES, Statistics
 F = np.float32
 
 Compiled = Callable[..., None]
+
+_DATA, _DIFF, _STATE = map(attrgetter, ("data", "diff", "state"))
 
 # Waking another thread costs a quarter of a millisecond on a virtual machine: it must have as much
 # to do.
@@ -134,6 +136,7 @@ class FusedUpdate:
         self._rule, self._compiles, self._checked = rule, compiles, checked
         self._parameters = list(parameters)
         self._seen: List[np.ndarray] = []  # where they are now
+        self._find_slots = list(map(itemgetter, rule.slots))
         self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
         self._decays = np.array([p.decay for p in parameters], F)
         self._gradient_decays = F(0) if rule.decoupled_decay else self._decays
@@ -180,7 +183,7 @@ class FusedUpdate:
 
     def run(
         self,
-        rates: Sequence[np.float32],
+        rates: np.ndarray,
         iteration: int,
         clip: np.float32,
         normalization: np.float32,
@@ -201,11 +204,10 @@ class FusedUpdate:
                 updated.
         """
         self._look_where_they_are()
-        now = np.fromiter(rates, F)  # a tenth of np.array's time
         if self._traced_for is None:
-            self._trace(now, iteration)
-        elif now.tobytes() != self._traced_for:
-            self._take_rates(now, iteration)
+            self._trace(rates, iteration)
+        elif rates.tobytes() != self._traced_for:
+            self._take_rates(rates, iteration)
         passes = self._passes
         keeps = passes.keeps and not measure
         treatment = clip, normalization, self._gradient_decays
@@ -219,7 +221,7 @@ class FusedUpdate:
                 sums[...] = 0
                 self._call(compiled, sums.ctypes.data, 0)
                 known += list(np.sqrt(self._added_up(_in_order(sums))).astype(F).T)
-                self._trace(now, iteration, known)
+                self._trace(rates, iteration, known)
                 if keeps:  # the gradient's place is taken
                     treatment = F(1), F(1), F(0)
             else:
@@ -321,11 +323,10 @@ class FusedUpdate:
 
     def _look_where_they_are(self) -> None:
         """Note the addresses of the arrays, unless they are the same as ever."""
-        parameters, states = self._parameters, [p.state for p in self._parameters]
-        now = [p.data for p in parameters]
-        now += [p.diff for p in parameters]
-        for slot in self._rule.slots:
-            now += [state[slot] for state in states]
+        parameters = self._parameters
+        now = [*map(_DATA, parameters), *map(_DIFF, parameters)]
+        for find in self._find_slots:
+            now += map(find, map(_STATE, parameters))
         if len(now) != len(self._seen) or not all(map(is_, self._seen, now)):
             self._seen = now
             addresses = [array.__array_interface__["data"][0] for array in now]
