@@ -14,8 +14,13 @@ _SNAPSHOT = re.compile(r"_iter_(?P<iteration>\d{1,10})\.(caffemodel|solverstate)
 def snapshot_names(prefix: Union[str, Path], iteration: int, hdf5: bool) -> Tuple[Path, Path]:
     """Return what Caffe calls the model and the solver state of an iteration."""
     suffix = HDF5_SUFFIX if hdf5 else ""
-    start = f"{prefix}_iter_{iteration}"
-    return Path(f"{start}.caffemodel{suffix}"), Path(f"{start}.solverstate{suffix}")
+    model = Path(f"{prefix}_iter_{iteration}.caffemodel{suffix}")
+    return model, Path(state_name(prefix, iteration, hdf5))
+
+
+def state_name(prefix: Union[str, Path], iteration: int, hdf5: bool) -> str:
+    """Return what Caffe calls the solver state of an iteration."""
+    return f"{prefix}_iter_{iteration}.solverstate{HDF5_SUFFIX if hdf5 else ''}"
 
 
 def kept_record(prefix: Union[str, Path]) -> Path:

@@ -18,7 +18,7 @@ from caffe_pysgd.hosts.audience import close_all, stopped_line
 from caffe_pysgd.hosts.losses import Losses
 from caffe_pysgd.run.settings import AuditSettings, UpdateSettings
 from caffe_pysgd.stock import pycaffe
-from caffe_pysgd.stock.snapshot_names import snapshot_names
+from caffe_pysgd.stock.snapshot_names import snapshot_names, state_name
 from caffe_pysgd.update import Observer
 from caffe_pysgd.update.kernels import Kernels
 
@@ -82,12 +82,14 @@ class InNetRecording:
 
         Caffe writes it before it goes on, so a file that is there by now is complete.
         """
-        model, state = self._snapshot()
+        settings = self.settings
+        name = state_name(settings.snapshot_prefix, self._done, settings.hdf5)
         try:
             # The clock of a file system may be a tick behind.
-            fresh = os.stat(state).st_mtime > self._began - 0.05
-        except OSError:
+            fresh = os.stat(name).st_mtime > self._began - 0.05
+        except OSError:  # as nearly always, so no time is spent on more than its name
             return
+        model, state = self._snapshot()
         if fresh and state != self._seen:
             self._seen = state
             for observer in self._observers:
