@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from functools import lru_cache
+from itertools import compress
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from caffe_pysgd.audit.schema import COLUMNS, IN_BETWEEN, OF_AN_UPDATE
@@ -149,8 +150,8 @@ def _text(column: Row) -> bytes:
 
 def _or_null(pack: Callable[[Row], bytes]) -> Callable[[Row], bytes]:
     def packed(column: Row) -> bytes:
-        present = bytes(value is not None for value in column)
-        return present + pack(tuple(value for value in column if value is not None))
+        present = [value is not None for value in column]
+        return bytes(present) + pack(tuple(compress(column, present)))
 
     return packed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -101,13 +101,7 @@ def current_iterations(store: Store, table: str = "iterations") -> Tuple[np.ndar
     for number, session in enumerate(known):
         later = [other.start_iteration for other in known[number + 1 :]]
         end = min(later, default=2**63 - 1)
-        # From one iteration to the next by the key: a table may have a thousand rows of each.
-        step = f"SELECT min(iteration) FROM {table} WHERE session = ? AND iteration"
-        found = store.query(
-            f"WITH RECURSIVE found(i) AS ({step} >= ? UNION ALL SELECT ({step} > i) FROM found"
-            " WHERE i IS NOT NULL) SELECT i FROM found WHERE i < ?",
-            (session.session, -(2**63), session.session, end),
-        )
+        found = distinct_iterations(store, table, session.session, end)
         rows = np.array(found, np.int64).reshape(-1)
         iterations.append(rows)
         sessions.append(np.full(len(rows), session.session))
@@ -116,6 +110,26 @@ def current_iterations(store: Store, table: str = "iterations") -> Tuple[np.ndar
     together = np.concatenate(iterations)
     order = np.argsort(together, kind="stable")
     return together[order], np.concatenate(sessions)[order]
+
+
+def distinct_iterations(
+    store: Store, table: str, session: int, end: Optional[int] = None
+) -> List[Any]:
+    """Return which iterations a table has rows of, in order.
+
+    Args:
+        store: the audit.
+        table: one of those that tell of iterations.
+        session: which session's rows.
+        end: the first iteration that is not wanted; None for all, whatever stands there.
+    """
+    # From one iteration to the next by the key: a table may have a thousand rows of each.
+    step = f"SELECT min(iteration) FROM {table} WHERE session = ?1"
+    sql = (
+        f"WITH RECURSIVE found(i) AS ({step} UNION ALL SELECT ({step} AND iteration > i) FROM found"
+        " WHERE i IS NOT NULL) SELECT i FROM found WHERE i IS NOT NULL AND coalesce(i < ?2, 1)"
+    )
+    return [iteration for (iteration,) in store.query(sql, (session, end))]
 
 
 def _stretches(iterations: np.ndarray, sessions: np.ndarray, groups: np.ndarray) -> List[Stretch]:

@@ -83,6 +83,22 @@ def test_a_row_of_no_session_is_found(audit: Path, session: Any) -> None:
     assert "a row of figures belongs to no session" in check_ledger(audit).reason
 
 
+@pytest.mark.parametrize("iteration", [float("-inf"), -1, 99.5, 10**6, float("inf"), "x"])
+def test_a_row_of_no_iteration_is_found(audit: Path, iteration: Any) -> None:
+    assert check_ledger(audit).intact
+    sql = "INSERT INTO figures SELECT session, ?, parameter, quantity, l2, mean, min, max, zeros,"
+    change(audit, f"{sql} nonfinite FROM figures LIMIT 1", iteration)
+    found = check_ledger(audit)
+    assert (found.intact, found.session) == (False, 1) and "figures" in found.reason
+
+
+@pytest.mark.parametrize("iteration", [float("-inf"), -1, 99.5])
+def test_a_row_between_iterations_is_found(audit: Path, iteration: Any) -> None:
+    change(audit, "INSERT INTO tests VALUES (1, ?, 7, 0, 'accuracy', 0.9)", iteration)
+    found = check_ledger(audit)
+    assert (found.intact, found.session) == (False, 1)
+
+
 def test_no_process_outlives_the_one_that_was_killed(audit: Path) -> None:
     script = f"""
 import os, time

@@ -33,6 +33,7 @@ def test_the_page_shows_every_run_and_sorts_them(page: Any) -> None:
     page.settle()
     assert page.blank_charts() == []
     assert page.page.locator("#table tbody tr").count() == 12
+    assert page.page.locator("#runs").evaluate("(one) => one.scrollHeight <= one.clientHeight")
     assert page.page.locator("#ranking tbody tr").count() == 6
     assert page.page.locator(".counts").inner_text().split() == ["8", "finished", "4", "failed"]
     assert page.page.locator(".parallel path").count() == 8

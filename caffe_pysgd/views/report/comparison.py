@@ -32,12 +32,13 @@ def _differing(records: Sequence[RunRecord]) -> List[Column]:
     said = [dict(_settings(record)) for record in records]
     names = list(dict.fromkeys(name for one in said for name in one))
     differing = [name for name in names if len({one.get(name, "") for one in said}) > 1]
-    # What the solver file says may stand among the configuration once more.
-    return [
-        Column(name, cells, [_number(cell) for cell in cells], -1)
-        for name in differing[:_MOST_COLUMNS]
-        for cells in [[one.get(name, "-") for one in said]]
-    ]
+    columns: Dict[Tuple[str, ...], Column] = {}
+    for name in differing:
+        cells = [one.get(name, "-") for one in said]
+        # The rule, for one, is said by the solver file and the configuration once more.
+        same = tuple(cell.lower() for cell in cells)
+        columns.setdefault(same, Column(name, cells, [_number(cell) for cell in cells], -1))
+    return list(columns.values())[:_MOST_COLUMNS]
 
 
 def _settings(record: RunRecord) -> Iterator[Tuple[str, str]]:
@@ -47,7 +48,7 @@ def _settings(record: RunRecord) -> Iterator[Tuple[str, str]]:
         r"^ *(\w+): *(.*)$", str(manifest.get("solver", "")), re.MULTILINE
     ):
         if key not in _WHERE:
-            yield key, value.strip('"')
+            yield key, value.strip("\"'")
     yield from _flat(manifest.get("hyperparameters") or {}, "")
     update = (manifest.get("configuration") or {}).get("update") or {}
     yield from _flat(update, "update.")

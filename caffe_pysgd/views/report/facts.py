@@ -46,7 +46,13 @@ def lede(records: Sequence[RunRecord]) -> str:
         of.setdefault(sentence, []).append(record.name)
     if len(of) == 1:
         return next(iter(of))
-    return " ".join(f"{', '.join(names)}: {sentence}" for sentence, names in of.items())
+    return " ".join(f"{_several(names)}: {sentence}" for sentence, names in of.items())
+
+
+def _several(names: List[str]) -> str:
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _iterations(record: RunRecord) -> Fact:

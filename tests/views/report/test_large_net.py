@@ -14,6 +14,7 @@ import pytest
 from helpers.audits import write_audit
 from helpers.browser import Opened
 from helpers.large import write_large_audit
+from helpers.recorded_runs import change
 
 from caffe_pysgd.audit.store import Store
 from caffe_pysgd.errors import UserError
@@ -236,6 +237,41 @@ def test_each_run_has_one_style_and_one_entry(opened: Callable, compared: Path) 
     )
     assert len({label for label, _, _ in spoken}) == len(spoken) == 6
     assert len({(colour, str(dash)) for _, colour, dash in spoken}) == 6
+
+
+def test_twenty_runs_can_be_read(opened: Callable, workdir: Path) -> None:
+    runs = [workdir / f"run{number}" for number in range(20)]
+    for number, run in enumerate(runs):
+        rule = ["sgd", "nesterov"][number % 2]
+        solver = f"base_lr: {0.01 * 1.1**number:g}\ntype: '{rule.upper()}'\n"
+        manifest = {"rule": rule, "solver": solver, "configuration": {"update": {"rule": rule}}}
+        write_audit(run / "audit.sqlite", 12, seed=number, manifest=manifest)
+    change(runs[0] / "audit.sqlite", "UPDATE iterations SET smoothed_loss = loss")
+    page = opened(write_report(runs, workdir / "twenty.html", check=False)).page
+    heads = page.locator("#comparison thead th").all_inner_texts()
+    assert heads[:4] == ["run", "rule", "base_lr", "last loss"]
+    region = page.locator("#comparison .scroll")
+    assert region.evaluate("(one) => one.scrollHeight === one.clientHeight")
+    top = page.locator("#comparison").bounding_box()
+    assert page.locator("#training").bounding_box()["y"] - top["y"] < 1000
+    labels = page.evaluate(
+        "[...view.charts].find((c) => c.title === 'Loss').lines.filter((l) => !l.quiet)"
+        ".map((l) => l.label)"
+    )
+    assert sorted(labels) == sorted(run.name for run in runs)
+    said = page.locator("#training-charts .readout", has_text="20 lines, lowest and highest").first
+    assert said.locator("b").count() == 2
+
+
+def test_a_loss_beyond_what_can_be_labelled_leaves_the_chart(
+    opened: Callable, workdir: Path
+) -> None:
+    write_audit(workdir / "run/audit.sqlite", 12)
+    sql = "UPDATE iterations SET loss = 1e38, smoothed_loss = 1e38 WHERE iteration = 11"
+    change(workdir / "run/audit.sqlite", sql)
+    page = opened(write_report([workdir / "run"], check=False)).page
+    ticks = page.evaluate("[...view.charts].find((c) => c.title === 'Loss').plot.axes[1]._values")
+    assert ticks and "1e20" in ticks
 
 
 def test_more_runs_than_a_page_takes_are_refused(workdir: Path) -> None:

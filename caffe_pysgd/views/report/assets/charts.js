@@ -50,6 +50,9 @@ function nearest(xs, x) {
   return x - xs[low] <= xs[high] - x ? low : high;
 }
 
+const MOST_READ = 8;
+const TALLEST = 1e24;  // where a run diverges: uPlot labels no axis beyond 2 ** 84
+
 class Chart {
   // lines: [{label, colour, x, s: {last, low, high}, width, dash, points, width_of_point}]
   constructor(host, { title, unit, lines, height, log, logarithmic, about, onTitle }) {
@@ -158,7 +161,8 @@ class Chart {
 
   range(low, high) {
     if (low === null || high === null || !Number.isFinite(low)) return [0, 1];
-    if (this.log) return low === high ? [low / 2, high * 2] : [low / 1.12, high * 1.12];
+    if (this.log && low === high) return [low / 2, high * 2];
+    if (this.log) return [low / 1.12, low < TALLEST ? Math.min(high * 1.12, TALLEST) : high * 1.12];
     if (low === high) { const pad = Math.abs(low) * 0.1 || 1; return [low - pad, high + pad]; }
     const pad = (high - low) * 0.06;
     return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
@@ -187,14 +191,21 @@ class Chart {
     this.read(x);
   }
 
-  // What the chart says in words: at x, or at the end of the run.
+  // What the chart says in words, at x or at the end of the run: of many lines only the lowest and
+  // the highest, as their values would take more room than the chart.
   read(x) {
     const parts = [];
-    let at = null;
-    for (const line of this.lines.filter((one) => !one.quiet)) {
-      const index = x === null ? line.x.length - 1 : nearest(line.x, x);
-      if (index === null || index < 0) continue;
-      at = at === null ? [line, index] : at;
+    let found = this.lines.filter((one) => !one.quiet)
+      .map((line) => [line, x === null ? line.x.length - 1 : nearest(line.x, x)])
+      .filter(([, index]) => index !== null && index >= 0);
+    const at = found.length ? found[0] : null, count = found.length;
+    if (count > MOST_READ) {
+      const value = ([line, index]) => line.s.last[index];
+      found = found.filter((one) => Number.isFinite(value(one))).sort((a, b) => value(a) - value(b));
+      found = found.slice(0, 1).concat(found.length > 1 ? found.slice(-1) : []);
+      parts.push(element("span", {}, `${count} lines, lowest and highest:`));
+    }
+    for (const [line, index] of found) {
       const text = reading(line.s, index);
       const elsewhere = line.x[index] === at[0].x[at[1]] ? "" : ` at ${line.x[index].toLocaleString("en")}`;
       const swatch = element("span", { class: `swatch${line.dash ? " dashed" : ""}`, style: `--own: var(${line.colour}); opacity: ${line.alpha || 1}` });

@@ -8,7 +8,7 @@ const several = store.runs.length > 1;
 // One line per run; where one run is drawn alone its lines may have colours of their own.
 function scalarLines(name, label, more) {
   return shownRuns().filter((run) => run.scalars[name] && !run.scalars[name].empty)
-    .map((run) => ({ label: several ? run.name : label, colour: run.colour, dash: run.dash, x: run.x, s: run.scalars[name], ...more }));
+    .map((run) => ({ run, label: several ? run.name : label, colour: run.colour, dash: run.dash, x: run.x, s: run.scalars[name], ...more }));
 }
 
 // Exponential smoothing, as TensorBoard's slider has it: without a bias towards zero at the begin.
@@ -39,7 +39,7 @@ const training = {
     };
     const smoothed = scalarLines("smoothed_loss", "averaged", { width: 2 }).filter(isSmoothed);
     const raw = scalarLines("loss", "training", {}).map((line) => (
-      smoothed.some(({ x }) => x === line.x)
+      smoothed.some(({ run }) => run === line.run)
         ? { ...line, alpha: 0.35, width: 1, label: several ? line.label : "of the batch", quiet: several } : line));
     const scores = smooth(tested((test) => !isLoss(test))), losses = tested(isLoss);
     const loss = smoothed.length ? [...raw, ...smooth(smoothed)] : smooth(raw);
@@ -82,7 +82,7 @@ function tested(which) {
 
 // With average_loss 1, Caffe's default, both losses are the same but for rounding.
 function isSmoothed(line) {
-  const raw = shownRuns().find((run) => run.x === line.x).scalars.loss.last;
+  const raw = line.run.scalars.loss.last;
   const least = 1e-4 * raw.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return line.s.last.some((value, i) => raw[i] !== null && Math.abs(value - raw[i]) > least);
 }
