@@ -47,6 +47,7 @@ def take_turns(
     rounds: int,
     advance: Callable[[], None] = lambda: None,
     backward: Callable[[], None] = lambda: None,
+    pause: float = PAUSE,
 ) -> Dict[str, Series]:
     """Let everybody update once in each round, in any order.
 
@@ -58,6 +59,7 @@ def take_turns(
         rounds: how many count, after one that does not: it finds memory that was never used.
         advance: is called after each round.
         backward: a backward pass in the BLAS that Caffe has.
+        pause: the seconds in which those threads come to rest.
 
     Returns:
         Under ``seconds`` those of each contestant's updates, under ``bandwidth`` the bytes per
@@ -70,10 +72,10 @@ def take_turns(
         order = random.Random(number).sample(contestants, len(contestants))
         for name, fill, update, rested in order:
             fill()
-            time.sleep(PAUSE)  # for the copy, too
+            time.sleep(pause)  # for the copy, too
             bandwidth[name].append(copy.bandwidth())
             backward()
-            time.sleep(PAUSE if rested else 0)
+            time.sleep(pause if rested else 0)
             seconds[name].append(update())
         advance()
     return {"seconds": _that_count(seconds), "bandwidth": _that_count(bandwidth)}

@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from settings import RULES, Settings
 from tables import print_machine, print_memory, print_update
 from torch_venv import TorchPeer, torch_python
-from turns import take_turns
+from turns import PAUSE, take_turns
 
 VALUES = (0.1e6, 0.4e6, 1e6, 4e6, 33.6e6, 120e6)
 FEW_ROUNDS_FROM = 5e7  # with so many values an update is long enough to be timed in few rounds
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--values", type=float, nargs="+", default=VALUES, metavar="N")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES), metavar="RULE")
     parser.add_argument("--pairs", type=int, default=9, help="rounds (a third from 50 million on)")
+    parser.add_argument("--pause", type=float, default=PAUSE, help="seconds before each turn")
     parser.add_argument(
         "--torch", nargs="?", const="", metavar="PYTHON", help="and PyTorch, in .venv-torch"
     )
@@ -56,7 +57,9 @@ def main() -> None:
     print_machine(result["machine"])
     with tempfile.TemporaryDirectory(prefix="caffe-pysgd-") as folder:
         for values in arguments.values:
-            size = measure_size(values, arguments.rules, arguments.pairs, peer, Path(folder))
+            size = measure_size(
+                values, arguments.rules, arguments.pairs, arguments.pause, peer, Path(folder)
+            )
             print_update(size)
             result["sizes"].append(size)
             write_figures(arguments.json, result)
@@ -74,7 +77,12 @@ def width_for(values: float) -> int:
 
 
 def measure_size(
-    values: float, rules: List[str], pairs: int, peer: Optional[TorchPeer], folder: Path
+    values: float,
+    rules: List[str],
+    pairs: int,
+    pause: float,
+    peer: Optional[TorchPeer],
+    folder: Path,
 ) -> Dict[str, Any]:
     """Measure all rules at one number of values."""
     rounds = pairs if values < FEW_ROUNDS_FROM else -(-pairs // 3)
@@ -86,7 +94,9 @@ def measure_size(
         for name in rules:
             progress.update(task, description=f"{name}, {size['values'] / 1e6:.1f} million values")
             advance = lambda: progress.advance(task)  # noqa: E731
-            size["rules"][name] = measure_rule(RULES[name], width, rounds, peer, folder, advance)
+            size["rules"][name] = measure_rule(
+                RULES[name], width, rounds, pause, peer, folder, advance
+            )
     return size
 
 
@@ -94,6 +104,7 @@ def measure_rule(
     settings: Settings,
     width: int,
     rounds: int,
+    pause: float,
     peer: Optional[TorchPeer],
     folder: Path,
     advance: Callable[[], None],
@@ -104,7 +115,7 @@ def measure_rule(
     contestants = problem.contestants()
     if peer:
         contestants += problem.torch_contestants(peer)
-    return take_turns(contestants, rounds, advance, problem.backward)
+    return take_turns(contestants, rounds, advance, problem.backward, pause)
 
 
 if __name__ == "__main__":

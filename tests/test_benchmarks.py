@@ -38,9 +38,8 @@ def row(table: str, first_cell: str) -> list[str]:
 
 def test_updates_of_every_kind_of_rule_are_compared_and_drawn(workdir: Path) -> None:
     rules = ("SGD", "AdaGrad", "AdamW")
-    printed = output_of(
-        "update.py", "--values", 200, 2000, "--pairs", 1, "--rules", *rules, "--json", "u.json"
-    )
+    small = ("--values", 200, 2000, "--pairs", 1, "--pause", 0, "--rules", *rules)
+    printed = output_of("update.py", *small, "--json", "u.json")
     assert "PyTorch is left out; --torch makes .venv-torch for it" in printed
     assert re.findall(r"(\S+ values): ms of one update", printed) == ["220 values", "2,112 values"]
     for rule in rules:

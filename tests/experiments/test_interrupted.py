@@ -135,9 +135,12 @@ def test_twelve_runs_of_lenet_killed_three_times(mnist: Path, workdir: Path) -> 
 
 
 def test_ctrl_c_loses_no_run(workdir: Path) -> None:
-    source = write_sweep(workdir, GRID, **{**LONG, "max_iter": 20000})
+    source = write_sweep(workdir, GRID, **{**LONG, "max_iter": 4000})
     sweep = start(source)
     wait_for(lambda: snapshots(workdir / "out"), sweep)
+    running = trainings(workdir)
+    for run in running:  # so that none ends before Ctrl-C
+        os.kill(run, signal.SIGSTOP)
     status = subprocess.run(
         [str(BIN / "caffe-pysgd"), "sweep", "status", "out"], capture_output=True, text=True
     )
@@ -153,10 +156,10 @@ def test_ctrl_c_loses_no_run(workdir: Path) -> None:
 
 
 def test_several_processes_share_a_sweep(workdir: Path) -> None:
-    source = write_sweep(workdir, GRID + "seeds: 2\n", max_iter=200)
+    source = write_sweep(workdir, GRID, max_iter=200)
     sweeps = [start(source, jobs=1) for _ in range(3)]
     assert [sweep.wait(timeout=300) for sweep in sweeps] == [0, 0, 0]
     said = (workdir / "said.txt").read_text()
     for what in (": started", ": finished: "):
         lines = [line for line in said.splitlines() if what in line]
-        assert len(lines) == len(set(lines)) == 8, said
+        assert len(lines) == len(set(lines)) == 4, said

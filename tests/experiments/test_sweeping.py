@@ -24,13 +24,13 @@ def rows(folder: str = "out") -> List[Dict[str, str]]:
 
 
 def test_a_grid_is_trained_ranked_and_trained_again(cli: Cli, workdir: Path) -> None:
-    source = write_sweep(workdir, GRID + "seeds: 2\n")
+    source = write_sweep(workdir, GRID.replace(", 0.0005", "") + "seeds: 2\n")
     done = cli("sweep", source, "--jobs", "2")
     assert done.returncode == 0, done.stderr
     found = rows()
-    assert len(found) == 8 and {row["state"] for row in found} == {"finished"}
+    assert len(found) == 4 and {row["state"] for row in found} == {"finished"}
     means = [float(row["mean"]) for row in found]
-    assert means == sorted(means) and len(set(means)) == 4
+    assert means == sorted(means) and len(set(means)) == 2
     for row in found:
         same = [float(one["value"]) for one in found if one["rank"] == row["rank"]]
         assert float(row["mean"]) == pytest.approx(sum(same) / 2)
@@ -46,7 +46,7 @@ def test_a_grid_is_trained_ranked_and_trained_again(cli: Cli, workdir: Path) -> 
     assert again.returncode == 0 and "started" not in again.stderr
     assert rows() == found
     status = cli("sweep", "status", "out")
-    assert "8 runs: 8 finished" in status.stdout
+    assert "4 runs: 4 finished" in status.stdout
 
     best = cli("sweep", "best", "out")
     assert best.returncode == 0, best.stderr
@@ -120,18 +120,18 @@ space:
   update.momentum: [0.9, 0.5]
 seeds: [5, 6]
 objective: {score: loss, take: last}
-budget: {runs: 8}
+budget: {runs: 6}
 pruner: {kind: median, startup_runs: 2}
 """
     done = cli("sweep", write_sweep(workdir, text, max_iter=100), "--jobs", "2")
     assert done.returncode == 0, done.stderr
     found = rows()
-    assert len(found) == 8 and {row["state"] for row in found} <= {"finished", "pruned"}
+    assert len(found) == 6 and {row["state"] for row in found} <= {"finished", "pruned"}
     pairs: Dict[str, List[str]] = {}
     for row in found:
         assert 1e-5 <= float(row["update.base_lr"]) <= 0.01
         pairs.setdefault(row["update.base_lr"], []).append(row["seed"])
-    assert [sorted(seeds) for seeds in pairs.values()] == [["5", "6"]] * 4
+    assert [sorted(seeds) for seeds in pairs.values()] == [["5", "6"]] * 3
 
 
 def test_a_sweep_that_differs_is_refused(cli: Cli, workdir: Path) -> None:
@@ -177,7 +177,7 @@ sweep_dir: out
 method: random
 space: {update.momentum: {low: 0.1, high: 0.9}}
 objective: {loss: smoothed, take: last}
-budget: {hours: 0.002}
+budget: {hours: 0.0005}
 """
     done = cli("sweep", write_sweep(workdir, text))
     assert done.returncode == 0, done.stderr

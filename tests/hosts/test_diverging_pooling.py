@@ -66,7 +66,7 @@ def train_until_it_diverges(cli: Any, workdir: Path, host: str, times: int) -> N
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_it_ends_with_one_line_and_its_last_snapshot(cli: Any, workdir: Path, host: str) -> None:
-    train_until_it_diverges(cli, workdir, host, times=2)
+    train_until_it_diverges(cli, workdir, host, times=1)
 
 
 @pytest.mark.slow

@@ -202,20 +202,19 @@ started[0].kill()
     assert run_script(workdir, program) == "True\n"
 
 
-# What another thread holds when the copy is made is held in it for ever; here it is released.
+# What another thread holds when the copy is made is held in it for ever.
 WAITING = (
     """
-import threading
+import os, threading
 import caffe, caffe_pysgd
 from caffe_pysgd.stock import helper
-cfg, lock = {"width": 4}, threading.Semaphore(1)
+cfg, lock = {"width": 4}, threading.Lock()
+os.register_at_fork(after_in_child=lock.acquire)
 helper._STUCK_SECONDS = 0.3
 """
     + LAYER.replace("bottom, top):\n", "bottom, top):\n        with lock: pass\n", 1)
     + """
 for make in (caffe_pysgd.get_solver, caffe_pysgd.take_over):
-    lock.acquire()
-    threading.Timer(3, lock.release).start()
 """
 )
 

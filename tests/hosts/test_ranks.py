@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import numpy as np
 import pytest
@@ -120,24 +120,25 @@ ROUNDING = 2e-6
 
 
 @pytest.mark.parametrize(
-    ("ranks", "solver"),
+    ("solver", "counts"),
     [
-        (2, ""),
-        (2, 'iter_size: 2 clip_gradients: 0.5 type: "Adam" momentum2: 0.99 delta: 1e-3'),
-        (4, ""),
+        ("", (2, 4)),
+        ('iter_size: 2 clip_gradients: 0.5 type: "Adam" momentum2: 0.99 delta: 1e-3', (2,)),
     ],
 )
 def test_ranks_repeat_to_the_bit_and_follow_one_process(
-    digits: Digits, ranks: int, solver: str
+    digits: Digits, solver: str, counts: Tuple[int, ...]
 ) -> None:
-    for name in ("one", "first", "second"):
-        count = 1 if name == "one" else ranks
-        digits.train(
-            digits.write(name, solver=solver, batch="total", bucket_bytes=512), "--ranks", count
-        )
-    assert same_bits(weights("first"), weights("second"))
-    difference = furthest(weights("first"), weights("one"))
-    assert 0 < difference < ROUNDING * (100 if "Adam" in solver else 1)
+    def train(name: str, ranks: int) -> Dict[str, np.ndarray]:
+        source = digits.write(name, solver=solver, batch="total", bucket_bytes=512)
+        digits.train(source, "--ranks", ranks)
+        return weights(name)
+
+    one = train("one", 1)
+    for ranks in counts:
+        first = train(f"first_{ranks}", ranks)
+        assert same_bits(first, train(f"second_{ranks}", ranks))
+        assert 0 < furthest(first, one) < ROUNDING * (100 if "Adam" in solver else 1)
 
 
 def test_the_drop_in_solver_has_the_bits_of_caffe_train(digits: Digits) -> None:
@@ -177,15 +178,13 @@ def test_statistics_of_batchnorm_are_the_mean_of_the_ranks(digits: Digits) -> No
     assert iteration["norm/1"].min() > 0
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
-def test_a_snapshot_resumes_with_any_number_of_ranks(digits: Digits, ranks: int) -> None:
+def test_a_snapshot_resumes_with_any_number_of_ranks(digits: Digits) -> None:
     digits.train(digits.write("two", batch="total"), "--ranks", 2)
-    source = digits.write("other", batch="total")
-    log = digits.train(source, "--ranks", ranks, "--snapshot", TWO)
-    assert "state resumed at iteration 3" in log.stderr
-    again = digits.write("again", batch="total")
-    digits.train(again, "--ranks", 2, "--snapshot", TWO)
-    assert furthest(weights("other"), weights("again")) < ROUNDING
+    for ranks in (2, 1, 4):
+        source = digits.write(f"on_{ranks}", batch="total")
+        log = digits.train(source, "--ranks", ranks, "--snapshot", TWO)
+        assert "state resumed at iteration 3" in log.stderr
+        assert furthest(weights(f"on_{ranks}"), weights("on_2")) < ROUNDING
 
 
 def test_a_dry_run_prints_the_command_that_trains(digits: Digits) -> None:
