@@ -59,6 +59,8 @@ commands.params.extend(VERBOSITY)
 
 def main() -> NoReturn:
     """Run a command; a person's mistake ends in one line on stderr and exit code 2."""
+    # pydantic would look for plugins in the metadata of every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         sys.exit(commands.main(standalone_mode=False) or 0)
     except click.NoSuchOption as error:
