@@ -116,6 +116,7 @@ def measure(started: List[Start], pairs: int, folder: Path) -> Dict[str, Dict[st
 def seconds(command: List[str], cache: Path) -> List[float]:
     """Start something; return how long it took, and how much of processors' time."""
     environment = {**pycaffe.binary_environment(), "CAFFE_PYSGD_CACHE": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles all of the sources
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     took = time.perf_counter() - began

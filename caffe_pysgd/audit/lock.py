@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Set
 
@@ -86,13 +86,13 @@ def create(file: Path) -> None:
     """Make an empty store, whole or not at all; one that is there by now stays."""
     name = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL, 0o666))  # SQLite would give its group less
-        connection = sqlite3.connect(name)
-        try:
-            connection.executescript(creation())
-            connection.execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()
+        # SQLite would give its group less.
+        with open(os.open(name, os.O_CREAT | os.O_EXCL, 0o666), "rb") as made:
+            with closing(sqlite3.connect(name)) as connection:
+                connection.execute("PRAGMA synchronous = OFF")  # nobody knows of the file yet
+                connection.executescript(creation())
+                connection.execute("PRAGMA journal_mode = WAL")
+            os.fsync(made.fileno())
         with suppress(FileExistsError):
             os.link(name, file)
     finally:

@@ -85,10 +85,15 @@ def read(path: Path) -> Dict[str, Any]:
 
 
 def _version(package: str) -> Optional[str]:
+    """Return a package's version, without the parser of mails that ``metadata.version`` takes."""
     try:
-        return metadata.version(package)
+        read = metadata.distribution(package).read_text
     except metadata.PackageNotFoundError:
         return None
+    # The last stands for a file that is all there is, as of Debian's packages.
+    text = read("METADATA") or read("PKG-INFO") or read("") or ""
+    found = re.search(r"^Version: *(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else None
 
 
 def _cpu() -> str:
@@ -103,11 +108,13 @@ def _cpu() -> str:
 def _git() -> Optional[Dict[str, Any]]:
     """Return the commit of the working directory, and whether files differ from it."""
     try:
-        head = _output("git", "rev-parse", "HEAD")
-        changed = bool(_output("git", "status", "--porcelain", "--untracked-files=no"))
+        said = _output("git", "status", "--porcelain=2", "--branch", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": head, "changed": changed}
+    lines = said.splitlines()
+    head = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")
+    changed = not all(line.startswith("# ") for line in lines)
+    return {"commit": head, "changed": changed} if head not in ("", "(initial)") else None
 
 
 def _output(*arguments: str) -> str:

@@ -128,12 +128,14 @@ _TYPES = {"i": "INTEGER", "r": "REAL", "t": "TEXT"}
 
 
 def creation() -> str:
-    """Return the SQL that makes the tables and the views of an empty file."""
+    """Return the SQL that makes the tables and the views of an empty file, in one transaction."""
     statements = [
+        "BEGIN",
         f"PRAGMA application_id = {APPLICATION_ID}",
         f"PRAGMA user_version = {VERSION}",
         *(_table(name) for name in COLUMNS),
         *(_view(name) for name in ("iterations", *OF_AN_UPDATE, *IN_BETWEEN)),
+        "COMMIT",
     ]
     return ";\n".join(statements) + ";\n"
 

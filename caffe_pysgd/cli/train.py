@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from dataclasses import replace
@@ -78,6 +79,8 @@ def train(
     by `caffe train`: log, signals and exit code are Caffe's own. ARGS go to Caffe as they are, for
     instance `-- --gpu=0 --sigint_effect=snapshot`.
     """
+    gc.disable()  # this process becomes another before what it imports is garbage
+
     from caffe_pysgd.audit.plan import plan_audit, size_warning, write_manifest
     from caffe_pysgd.files import lock_folder
     from caffe_pysgd.hosts.in_net.convert import is_neutral, write_neutral_state

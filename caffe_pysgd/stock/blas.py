@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Iterable, List
 
 from caffe_pysgd.stock import pycaffe
 
@@ -22,25 +22,31 @@ def blas_of_caffe() -> List[str]:
     library = ctypes.CDLL(pycaffe.library_path())
     names = ("cblas_saxpy", "openblas_get_num_threads", "openblas_get_config")
     functions = {name: getattr(library, name) for name in names if hasattr(library, name)}
-    found = [_file_of(function) for function in functions.values()]
+    found = _files_of(functions.values())
     if "openblas_get_config" in functions:
         functions["openblas_get_config"].restype = ctypes.c_char_p
         said = functions["openblas_get_config"]().decode(errors="replace")
         found.append(" ".join(said.split()))
     elif "openblas_get_num_threads" in functions:
         found.append("an OpenBLAS that does not say its version")
-    return list(dict.fromkeys(filter(None, found)))
+    return list(dict.fromkeys(found))
 
 
-def _file_of(function: Any) -> str:
-    """Return the file from which a function was loaded; empty if nobody knows."""
-    address = ctypes.cast(function, ctypes.c_void_p).value or 0
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
+def _files_of(functions: Iterable[Any]) -> List[str]:
+    """Return the files from which functions were loaded, without those of which nobody knows."""
+    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions]
+    found = {}
+    for line in memory_map():
         begin, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
-        if begin <= address < end and "/" in line:
-            return line[line.index("/") :]
-    return ""
+        if "/" in line:
+            here = (address for address in addresses if begin <= address < end)
+            found.update(dict.fromkeys(here, line[line.index("/") :]))
+    return [found[address] for address in addresses if address in found]
+
+
+def memory_map() -> List[str]:
+    """Return what is where in this process's memory, in the system's lines."""
+    try:
+        return Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -14,7 +14,7 @@ from caffe_pysgd.errors import UserError
 from caffe_pysgd.files import file_hash
 from caffe_pysgd.stock import pycaffe
 from caffe_pysgd.stock.answers import Question, stamp
-from caffe_pysgd.stock.blas import blas_of_caffe
+from caffe_pysgd.stock.blas import blas_of_caffe, memory_map
 from caffe_pysgd.stock.helper import run_with_caffe
 
 
@@ -107,9 +107,5 @@ def _loaded_blas() -> List[str]:
 
 def _loaded(pattern: re.Pattern[str]) -> List[str]:
     """Return the libraries in this process's memory whose path matches."""
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    paths = {line.split(maxsplit=5)[5] for line in lines if line.count(" ") >= 5 and "/" in line}
+    paths = {line[line.index("/") :] for line in memory_map() if "/" in line}
     return sorted(path for path in paths if pattern.search(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Callable
 
@@ -16,6 +17,7 @@ from helpers.observers import Arrays
 from helpers.recorded_runs import TESTED, dump, record, record_iterations, rows, write_recorded
 
 import caffe_pysgd
+from caffe_pysgd.audit import manifest
 from caffe_pysgd.audit.check import check_ledger
 from caffe_pysgd.audit.diff import compare_audits
 from caffe_pysgd.audit.store import Store
@@ -157,6 +159,24 @@ def test_running_statistics_are_marked_and_have_no_ratio(cli: Callable, workdir:
     assert "norm/0 (statistic)" in shown and "conv/0 (" not in shown
 
 
+def test_a_commit_and_whether_files_differ_from_it(workdir: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        done = subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q", ".")
+    assert manifest.command()["git"] is None
+    Path("file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "c")
+    Path("untracked").write_text("")
+    commit = git("rev-parse", "HEAD")
+    assert manifest.command()["git"] == {"commit": commit, "changed": False}
+    Path("file").write_text("two")
+    assert manifest.command()["git"] == {"commit": commit, "changed": True}
+
+
 def test_the_manifest_says_what_ran_and_on_what(cli: Callable, workdir: Path) -> None:
     subprocess.run(["git", "init", "-q", "."], check=True)
     who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
@@ -166,18 +186,19 @@ def test_the_manifest_says_what_ran_and_on_what(cli: Callable, workdir: Path) ->
     weights = [p.data.tobytes() for p in caffe_pysgd.get_solver("run.prototxt").updater.parameters]
     for host in HOSTS:
         with Store(record(cli, source, host)) as store:
-            manifest = store.manifest()
-        assert manifest["host"] == host
-        assert manifest["state"] == "fresh"
-        assert manifest["random_seed"] == 7
-        assert manifest["git"]["commit"] == commit.strip()
-        assert manifest["rule"] == "sgd"
-        assert manifest["on_nonfinite"] == "stop"
-        assert "base_lr: 0.01" in manifest["solver"]
-        assert 'name: "small"' in manifest["net"]
-        assert manifest["versions"]["numpy"] == np.__version__
-        assert all(len(sha256) == 64 for sha256 in manifest["caffe"]["files"].values())
-        assert manifest["cpu"]
-        assert manifest["blas"]
-        found = list(manifest["initial_weights"]["parameters"].values())
+            stated = store.manifest()
+        assert stated["host"] == host
+        assert stated["state"] == "fresh"
+        assert stated["random_seed"] == 7
+        assert stated["git"]["commit"] == commit.strip()
+        assert stated["rule"] == "sgd"
+        assert stated["on_nonfinite"] == "stop"
+        assert "base_lr: 0.01" in stated["solver"]
+        assert 'name: "small"' in stated["net"]
+        packages = ("numpy", "protobuf", "llvmlite", "h5py", "mpi4py")
+        assert stated["versions"].items() >= {(p, metadata.version(p)) for p in packages}
+        assert all(len(sha256) == 64 for sha256 in stated["caffe"]["files"].values())
+        assert stated["cpu"]
+        assert stated["blas"]
+        found = list(stated["initial_weights"]["parameters"].values())
         assert found == [hashlib.sha256(bits).hexdigest() for bits in weights]

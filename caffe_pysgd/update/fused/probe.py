@@ -54,18 +54,16 @@ def rounds_once(library_path: Optional[str]) -> bool:
 
 def _axpy_rounding(native: CaffeKernels, length: int) -> tuple[bool, bool]:
     """Return whether all results of one length are as if rounded once, and as if twice."""
-    rng = np.random.RandomState(length)
-    once = twice = True
-    for _ in range(max(1, 64 // length)):
-        a, (x, y) = F(rng.standard_normal()), rng.standard_normal((2, length)).astype(F)
-        exact = np.float64(a) * x.astype(np.float64) + y.astype(np.float64)
-        # Where float64 itself ends on a midpoint, it does not tell how the exact sum is rounded.
-        sure = (exact.view(np.int64) & 0x1FFFFFFF) != 0x10000000
-        rounded_once, rounded_twice = exact.astype(F), a * x + y
-        native.axpy(a, x, y)
-        once = once and bool((y == rounded_once)[sure].all())
-        twice = twice and bool((y == rounded_twice).all())
-    return once, twice
+    rng, times = np.random.RandomState(length), max(1, 64 // length)
+    a = rng.standard_normal((times, 1)).astype(F)
+    x, y = rng.standard_normal((2, times, length)).astype(F)
+    exact = a.astype(np.float64) * x + y
+    # Where float64 itself ends on a midpoint, it does not tell how the exact sum is rounded.
+    sure = (exact.view(np.int64) & 0x1FFFFFFF) != 0x10000000
+    rounded_once, rounded_twice = exact.astype(F), a * x + y
+    for factor, row, sums in zip(a, x, y):
+        native.axpy(factor[0], row, sums)
+    return bool((y == rounded_once)[sure].all()), bool((y == rounded_twice).all())
 
 
 def _check_powers(native: CaffeKernels) -> None:
@@ -74,7 +72,8 @@ def _check_powers(native: CaffeKernels) -> None:
     found = np.empty_like(x)
     for exponent, rounded in ((F(0.5), np.sqrt(x)), (F(2), x * x)):
         native.powx(x, exponent, found)
-        if ((found != rounded) & ~near_midpoint(x, exponent, rounded)).any():
+        others = found != rounded
+        if not near_midpoint(x[others], exponent, rounded[others]).all():
             raise UnmatchedRounding(
                 f"kernels: fused: this libm's powf(x, {exponent}) is less exact than expected; "
                 "take native"
