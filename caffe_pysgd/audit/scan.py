@@ -262,7 +262,7 @@ def _selection(table: str) -> str:
     elif table in IN_BETWEEN:
         of = "iteration BETWEEN ? AND ? AND iteration IS NOT ?"
     else:
-        columns = columns[1:]
+        columns, of = columns[1:], "iteration = ? AND typeof(iteration) = 'integer'"
     order = ", ".join(KEYS[table])
     return f"SELECT {', '.join(columns)} FROM {table} WHERE session = ? AND {of} ORDER BY {order}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -97,6 +98,21 @@ def test_a_row_between_iterations_is_found(audit: Path, iteration: Any) -> None:
     change(audit, "INSERT INTO tests VALUES (1, ?, 7, 0, 'accuracy', 0.9)", iteration)
     found = check_ledger(audit)
     assert (found.intact, found.session) == (False, 1)
+
+
+def test_an_iteration_of_another_type_is_found(audit: Path) -> None:
+    """It compares equal, and a column's affinity makes it an integer again, but not in the file."""
+    typeless = "UPDATE sqlite_master SET sql = replace(sql, 'iteration INTEGER', 'iteration')"
+    with sqlite3.connect(audit) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        ((before,),) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'figures'")
+        connection.execute(f"{typeless} WHERE name = 'figures'")
+    change(audit, "UPDATE figures SET iteration = 171.0 WHERE session = 2 AND iteration = 171")
+    with sqlite3.connect(audit) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'figures'", [before])
+    found = check_ledger(audit)
+    assert (found.intact, found.session) == (False, 2)
 
 
 def test_no_process_outlives_the_one_that_was_killed(audit: Path) -> None:
