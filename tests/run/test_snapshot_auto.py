@@ -43,7 +43,7 @@ def train_and_kill(workdir: Path, cli: Any, command: str, kills: int) -> List[st
     stand, as a snapshot does, at every twentieth iteration. What a run trains between its last line
     and the kill, some hundred iterations on a fast machine, is not more than it has left.
     """
-    last = 2000 + 250 * kills
+    last = 400 + 250 * kills
     write_run(workdir, max_iter=last, snapshot=20, display=20)
     assert cli(command, "run.yaml").returncode == 0
     expected = weights(last)

@@ -60,7 +60,7 @@ def shortest(values: np.ndarray) -> np.ndarray:
     short = np.flatnonzero(lengths == _DIGITS - 2)
     lengths[short] = _DIGITS - np.argmax(texts[short, ::-1] != ord("0"), axis=1)
     table = _layouts()
-    result = table.take((exponents - _LEAST) * (_DIGITS + 1) + lengths, axis=0)
+    result: np.ndarray = table.take((exponents - _LEAST) * (_DIGITS + 1) + lengths, axis=0)
     result[:, _WHOLE:_POINT] |= texts
     result[:, _FRACTION:_EXPONENT] |= texts
     result[values < 0, 0] = ord("-")
