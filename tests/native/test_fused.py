@@ -289,6 +289,17 @@ def test_a_pass_that_cannot_be_compiled_gives_way_to_native(monkeypatch: Any) ->
     assert_same(fused, native)
 
 
+def test_an_update_that_clips_nothing_takes_the_pass_that_was_checked(monkeypatch: Any) -> None:
+    loaded, load = [], machine.load
+    monkeypatch.setattr(self_check, "_FOUND", {})
+    monkeypatch.setattr(machine, "load", lambda variant: loaded.append(variant) or load(variant))
+    fused = updater("fused", "sgd", clip_gradients=1e9)
+    fill(fused, 0)
+    fused.step(0)
+    assert fused.clipping is None
+    assert {variant.scaled for variant in loaded} == {True}
+
+
 def test_a_pass_with_other_bits_gives_way_to_native(monkeypatch: Any) -> None:
     load = machine.load
 

@@ -146,6 +146,7 @@ class FusedUpdate:
         self._alike: List[Tuple[HyperParameters, Any]] = [
             (h, np.array(rows) if len(alike) > 1 else slice(None)) for h, rows in alike.items()
         ]
+        self._scaled = any(h.scales_gradients for h in alike)
         self._counts = np.array([p.count for p in parameters])
         self._chunks = np.array(
             [
@@ -179,7 +180,7 @@ class FusedUpdate:
         self._traced_for: Optional[bytes] = None
         self._rate_columns: Optional[List[int]] = None
         self._trace(np.zeros(len(parameters), F), 0)
-        self._passes.compiled(any(h.scales_gradients for h in alike), measure=False)
+        self._passes.compiled(self._scaled, measure=False)
 
     def run(
         self,
@@ -212,7 +213,8 @@ class FusedUpdate:
         keeps = passes.keeps and not measure
         treatment = clip, normalization, self._gradient_decays
         known: List[np.ndarray] = []
-        scaled = not clip == normalization == 1
+        # In an update that clips nothing, too: another pass would not have been self-checked.
+        scaled = self._scaled or not clip == normalization == 1
         for number, compiled in enumerate(passes.compiled(scaled, measure)):
             for column, value in zip((layout.CLIP, layout.NORMALIZATION, layout.DECAY), treatment):
                 passes.scalars[:, column] = value
