@@ -61,8 +61,9 @@ class Rates:
             local *= rates[self.schedule]
         else:
             local *= np.fromiter([rates[p.schedule] for p in self._parameters], F)
-        if local.tobytes() != self._known:
-            self._known = local.tobytes()
+        now = local.tobytes()
+        if now != self._known:
+            self._known = now
             for p, rate in zip(self._parameters, local):
                 p.rate = rate
         for p in self._parameters:

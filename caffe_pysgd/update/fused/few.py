@@ -71,15 +71,13 @@ class Few(Values):
 
     def _power(self, x, exponent, name):
         rounded = getattr(super(), name)(x)
-        if not self.how.exact:
-            return rounded
         b = self.b
         doubtful = self.only_there(self.doubtful([(name, x, rounded)]))
         marks, before = b.bitcast(doubtful, WORD), b.block
         with b.if_then(b.icmp_unsigned("!=", marks, marks.type(0))):
             for value, buffer in zip((x, rounded), self._buffers):
                 super().store(value, buffer, long(0))
-            with loop_over_bits(b, b.zext(marks, LONG)) as lane:
+            with loop_over_bits(b, b.zext(marks, LONG)) as (lane, _):
                 one, power = (b.gep(buffer, [lane]) for buffer in self._buffers)
                 asked = b.call(self._powf, [b.load(one), ir.Constant(FLOAT, exponent)])
                 b.store(asked, power)

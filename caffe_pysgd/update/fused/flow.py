@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, List, Sequence
 
 from llvmlite import ir
 
@@ -28,55 +28,52 @@ def past_whole(b: Any, first: Any, past: Any) -> Any:
 
 
 @contextmanager
+def _while(b: Any, values: Sequence[Any], goes_on: Callable[..., Any]) -> Iterator[List[Any]]:
+    """Do what follows as long as it goes on with these values.
+
+    Yield a list of them, in which the body leaves the next ones. After the loop it has the last.
+    """
+    before = b.block
+    head, body, end = (b.append_basic_block() for _ in range(3))
+    b.branch(head)
+    b.position_at_end(head)
+    phis = [b.phi(value.type) for value in values]
+    for phi, value in zip(phis, values):
+        phi.add_incoming(value, before)
+    b.cbranch(goes_on(*phis), body, end)
+    b.position_at_end(body)
+    now = list(phis)
+    yield now
+    for phi, value in zip(phis, now):
+        phi.add_incoming(value, b.block)
+    now[:] = phis
+    b.branch(head)
+    b.position_at_end(end)
+
+
+@contextmanager
 def loop(b: Any, first: Any, past: Any, step: int, sums: Sequence[Any] = ()) -> Iterator[Any]:
     """Do what follows for all integers from first to past.
 
     Yield the integer and a list of sums so far, in which the body leaves the next ones. After the
     loop the list has the last.
     """
-    before = b.block
-    head, body, end = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    index, *carried = (b.phi(first_value.type) for first_value in (first, *sums))
-    for phi, value in zip((index, *carried), (first, *sums)):
-        phi.add_incoming(value, before)
-    b.cbranch(b.icmp_signed("<", index, past), body, end)
-    b.position_at_end(body)
-    so_far = list(carried)
-    yield index, so_far
-    for phi, value in zip((index, *carried), (b.add(index, long(step)), *so_far)):
-        phi.add_incoming(value, b.block)
-    so_far[:] = carried
-    b.branch(head)
-    b.position_at_end(end)
+    with _while(b, [first, *sums], lambda index, *_: b.icmp_signed("<", index, past)) as now:
+        index, *so_far = now
+        yield index, so_far
+        now[:] = b.add(index, long(step)), *so_far
+    so_far[:] = now[1:]
 
 
 @contextmanager
-def loop_over_bits(b: Any, word: Any, sums: Any = ()) -> Iterator[Any]:
-    """Do what follows for the number of each bit that is set in a word.
-
-    In ``sums`` the body finds the sums so far, and leaves the next ones.
-    """
-    before = b.block
-    head, body, end = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    bits, *carried = (b.phi(first.type) for first in (word, *sums))
-    for phi, value in zip((bits, *carried), (word, *sums)):
-        phi.add_incoming(value, before)
-    b.cbranch(b.icmp_unsigned("!=", bits, word.type(0)), body, end)
-    b.position_at_end(body)
-    if sums:
-        sums[:] = carried
-    yield b.cttz(bits, BIT(1))
-    left = b.and_(bits, b.sub(bits, word.type(1)))
-    for phi, value in zip((bits, *carried), (left, *sums)):
-        phi.add_incoming(value, b.block)
-    if sums:
-        sums[:] = carried
-    b.branch(head)
-    b.position_at_end(end)
+def loop_over_bits(b: Any, word: Any, sums: Sequence[Any] = ()) -> Iterator[Any]:
+    """Do what follows for the number of each bit that is set in a word; yield as ``loop`` does."""
+    none = word.type(0)
+    with _while(b, [word, *sums], lambda bits, *_: b.icmp_unsigned("!=", bits, none)) as now:
+        bits, *so_far = now
+        yield b.cttz(bits, BIT(1)), so_far
+        now[:] = b.and_(bits, b.sub(bits, word.type(1))), *so_far
+    so_far[:] = now[1:]
 
 
 @contextmanager
@@ -85,12 +82,11 @@ def handed_out(b: Any, counter: Any, count: Any) -> Iterator[Any]:
 
     A thread whose core is shared, with a BLAS's that waits for more work, say, takes fewer.
     """
-    head, body, end = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    number = b.atomic_rmw("add", counter, long(1), "monotonic")
-    b.cbranch(b.icmp_signed("<", number, count), body, end)
-    b.position_at_end(body)
-    yield number
-    b.branch(head)
-    b.position_at_end(end)
+    taken: List[Any] = []
+
+    def take() -> Any:
+        taken.append(b.atomic_rmw("add", counter, long(1), "monotonic"))
+        return b.icmp_signed("<", taken[0], count)
+
+    with _while(b, [], take):
+        yield taken[0]

@@ -58,12 +58,12 @@ def assembly(variant: Variant, has_fma: bool) -> str:
         ir.Function(module, ir.FunctionType(VOID, [LONG] * arguments), name)
         for name, arguments in ((SYMBOL, ARGUMENTS), ("few", ARGUMENTS + 3))
     )
-    few.linkage = "internal"
-    few.attributes.add("noinline")  # the loop over the many needs the registers
-    for function, define in ((run, _Pass.define_run), (few, _Pass.define_few)):
-        b = ir.IRBuilder(function.append_basic_block())
-        define(_Pass(b, variant, how, measure, note, few))
-        b.ret_void()
+    making = _Pass(run, variant, how, measure, note, few)
+    making.define_run()
+    if making.powers:
+        few.linkage = "internal"
+        few.attributes.add("noinline")  # the loop over the many needs the registers
+        _Pass(few, variant, how, measure, note, few).define_few()
     return str(module)
 
 
@@ -83,8 +83,9 @@ class _Pass:
         marks: which of the values that are being updated are left; None: none.
     """
 
-    def __init__(self, b, variant: Variant, how: Arithmetic, measure, note, few) -> None:
-        self.b, self.program, self.how = b, variant.program, how
+    def __init__(self, function, variant: Variant, how: Arithmetic, measure, note, few) -> None:
+        self.b = b = ir.IRBuilder(function.append_basic_block())
+        self.program, self.how = variant.program, how
         self.l1, self.scaled = variant.l1, variant.scaled
         again = variant.figures or self.program.norms
         self.block = layout.SMALL_BLOCK if again else layout.BLOCK
@@ -114,6 +115,7 @@ class _Pass:
                 end = b.add(first, long(self.block))
                 self._begin_block(first)
                 self._block(b.select(b.icmp_signed("<", end, past), end, past))
+        b.ret_void()
 
     def define_few(self) -> None:
         """Update those values of a block that are left, and marked."""
@@ -128,6 +130,7 @@ class _Pass:
         count = self._pick(past, picked)
         with loop(b, long(0), count, LANES) as (k, _):
             self._values(self.v.begin(k, count))
+        b.ret_void()
 
     def _pointer(self, address, kind=FLOAT):
         return self.b.inttoptr(address, kind.as_pointer())
@@ -256,9 +259,10 @@ class _Pass:
                 count[0] = b.add(count[0], b.zext(b.icmp_unsigned("!=", bits, long(0)), LONG))
                 return b.and_(bits, b.sub(bits, long(1)))
 
-            with loop_over_bits(b, pick(bits), count) as bit:
-                b.store(b.add(i, bit), b.gep(picked, [count[0]]))
-                count[0] = b.add(count[0], long(1))
+            with loop_over_bits(b, pick(bits), count) as (bit, count_now):
+                b.store(b.add(i, bit), b.gep(picked, [count_now[0]]))
+                count_now[0] = b.add(count_now[0], long(1))
+            count[:] = count_now
         return count[0]
 
     def _take_figures(self, past) -> None:
@@ -380,7 +384,7 @@ class _Pass:
         """Note values that are not finite."""
         b, seen = self.b, self.arrays[layout.SEEN]
         if isinstance(self.v, Few):
-            with loop_over_bits(b, bits) as lane:
+            with loop_over_bits(b, bits) as (lane, _):
                 b.call(self.note, [self.chunk_row, long(1), self.v.index(lane), seen])
         else:
             b.call(self.note, [self.chunk_row, bits, i, seen])

@@ -103,12 +103,7 @@ class Values:
         """Have the values from an index on fetched from memory; there need not be any."""
         place = self.b.bitcast(self.b.gep(array, [index]), ir.IntType(8).as_pointer())
         operands = [place, *(ir.Constant(INT, flag) for flag in (0, 2, 1))]  # to read, into L2
-        name = "llvm.prefetch.p0i8"
-        kinds = [operand.type for operand in operands]
-        known = self.b.module.globals.get(name)
-        self.b.call(
-            known or ir.Function(self.b.module, ir.FunctionType(VOID, kinds), name), operands
-        )
+        self._intrinsic("prefetch.p0i8", VOID, operands)
 
     def only_there(self, truths: Any) -> Any:
         """Return truth values, false where there is no value."""
@@ -148,10 +143,15 @@ class Values:
     def _call(self, name: str, *operands: Any) -> Any:
         kind = operands[0].type
         letter = {FLOAT: "f32", DOUBLE: "f64"}[kind if self.width == 1 else kind.element]
-        name = f"llvm.{name}.{'' if self.width == 1 else f'v{self.width}'}{letter}"
-        known = self.b.module.globals.get(name)
-        function_type = ir.FunctionType(kind, [kind] * len(operands))
-        return self.b.call(known or ir.Function(self.b.module, function_type, name), operands)
+        name = f"{name}.{'' if self.width == 1 else f'v{self.width}'}{letter}"
+        return self._intrinsic(name, kind, operands)
+
+    def _intrinsic(self, name: str, kind: Any, operands: Sequence[Any]) -> Any:
+        """Call one of LLVM's own functions; declare it where that was not done yet."""
+        name, module = f"llvm.{name}", self.b.module
+        function_type = ir.FunctionType(kind, [operand.type for operand in operands])
+        known = module.globals.get(name)
+        return self.b.call(known or ir.Function(module, function_type, name), operands)
 
     def fma(self, a: Any, x: Any, y: Any) -> Any:
         """a x + y, rounded once; of a processor that cannot, in float64, and so nearly always."""
@@ -330,7 +330,5 @@ class Part(Values):
 
     def _masked(self, name, kind, operands):
         operands = [ir.Constant(INT, one) if isinstance(one, int) else one for one in operands]
-        name = f"llvm.masked.{name}.v{self.width}f32.p0v{self.width}f32"
-        known = self.b.module.globals.get(name)
-        function_type = ir.FunctionType(kind, [operand.type for operand in operands])
-        return self.b.call(known or ir.Function(self.b.module, function_type, name), operands)
+        name = f"masked.{name}.v{self.width}f32.p0v{self.width}f32"
+        return self._intrinsic(name, kind, operands)
