@@ -48,7 +48,12 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.unlink(beside)
             raise
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise cannot_be_written(path, error) from error
+
+
+def cannot_be_written(path: Path, error: OSError) -> UserError:
+    """Return the error that says so."""
+    return UserError(f"{path}: cannot be written: {_reason(error)}")
 
 
 def remove_unfinished(folder: Path, beginning: str) -> None:

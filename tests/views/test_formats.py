@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -77,20 +78,55 @@ def test_parquet_gives_back_every_row(audit: Path, workdir: Path) -> None:
     assert len(pyarrow.parquet.read_table(workdir / "out" / "iterations.parquet")) == 105
 
 
-def test_csv_gives_back_every_row(audit: Path, workdir: Path) -> None:
-    convert = {"i": int, "r": float, "t": str}
+@pytest.mark.parametrize("by", ["orjson", "csv"])
+def test_csv_gives_back_every_row(
+    audit: Path, workdir: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "csv":
+        monkeypatch.setitem(sys.modules, "orjson", None)
     for file in export(audit, "csv", workdir / "out"):
-        kinds = {**COLUMNS[file.stem], "name": "t"}
-        with open(file, newline="", encoding="utf-8") as lines:
-            rows = [
-                {
-                    name: None if text == "" and kinds[name].isupper()
-                    else convert[kinds[name].lower()](text)
-                    for name, text in row.items()
-                }
-                for row in csv.DictReader(lines)
-            ]  # fmt: skip
-        assert in_order(rows) == in_order(expected(audit, file.stem))
+        assert in_order(read_csv(file)) == in_order(expected(audit, file.stem))
+
+
+def read_csv(file: Path) -> List[Dict[str, Any]]:
+    """Read a table's file with the types of the audit."""
+    convert = {"i": int, "r": float, "t": str}
+    kinds = {**COLUMNS[file.stem], "name": "t"}
+    with open(file, newline="", encoding="utf-8") as lines:
+        return [
+            {
+                name: None if text == "" and kinds[name].isupper()
+                else convert[kinds[name].lower()](text)
+                for name, text in row.items()
+            }
+            for row in csv.DictReader(lines)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.5, None, 0.0, 5e-324, 1e-5, 1e16, 1e23, 123456789012345680.0, 2.0],
+        [1.5, float("inf"), None],  # which JSON does not know
+        [float("-inf"), 1.5],
+    ],
+)
+@pytest.mark.parametrize(
+    "output", ["loss", "null", "a,null", 'an "own"', "-loss", "verlust_\u00fc"]
+)
+def test_csv_gives_back_every_number_and_text(
+    audit: Path, workdir: Path, values: List[float], output: str
+) -> None:
+    with sqlite3.connect(audit) as connection:
+        connection.execute("DELETE FROM tests")
+        (session,) = connection.execute("SELECT max(session) FROM sessions").fetchone()
+        rows = [(session, 70 + n, 0, 0, output, value) for n, value in enumerate(values)]
+        connection.executemany("INSERT INTO tests VALUES (?, ?, ?, ?, ?, ?)", rows)
+    connection.close()
+    export(audit, "csv", workdir / "out")
+    found = read_csv(workdir / "out" / "tests.csv")
+    assert [row["output"].lstrip("'") for row in found] == [output] * len(values)
+    assert [repr(row["value"]) for row in found] == [repr(value) for value in values]
 
 
 def read_events(folder: Path) -> Any:

@@ -1,113 +1,118 @@
-"""CSV: one file for each table, numbers as Python writes them, so that each reads back the same.
+"""CSV: one file for each table, numbers in the fewest digits that read back the same.
 
 A text that a spreadsheet would take for a formula, such as a layer called ``=cmd``, begins with a
 single quote, as spreadsheets themselves write it.
+
+An audit has tens of millions of numbers. Rows of JSON differ from rows of CSV in brackets and
+quotes alone, and orjson writes them in a fraction of the time that ``csv`` takes: so it writes what
+holds no text that CSV would have to quote. It writes ``1e-5`` where ``csv`` writes ``1e-05``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import struct
+import multiprocessing
+import re
+from collections import deque
+from contextlib import ExitStack
+from importlib import import_module
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import IO, Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
-
-from caffe_pysgd.files import replacing
-from caffe_pysgd.views.export.shortest import NOTHING, padded, shortest
+from caffe_pysgd.files import cannot_be_written, replacing
 from caffe_pysgd.views.export.tables import (
-    Columns,
     ExportedTable,
     Part,
     Source,
-    columns_of,
+    batches_of,
     exported_tables,
 )
 
-_TOGETHER = 4000  # rows, so that what is made of them stays in a core's cache
+_TOGETHER = 500  # rows: all that is made of them stays in a core's cache
+_OF_FORMULAS = tuple("=+-@\t\r")
+_PLAIN = re.compile(r"[\w./:][\w./: -]*")
+
+Rows = Sequence[Tuple[Any, ...]]
 
 
 def write(source: Source, folder: Path) -> List[Path]:
     """Write the tables; a NULL is an empty field."""
-    files = []
+    tables = exported_tables()
+    paths = {table.name: folder / f"{table.name}.csv" for table in tables}
 
-    def take(table: ExportedTable, texts: Iterator[bytes]) -> None:
-        path = folder / f"{table.name}.csv"
-        with replacing(path) as place, open(place, "wb") as file:
+    def take(table: ExportedTable, parts: Iterator[None]) -> None:
+        try:
+            deque(parts, maxlen=0)
+        except OSError as error:
+            raise cannot_be_written(paths[table.name], error) from error
+
+    with ExitStack() as stack:
+        files = {}
+        for table in tables:
+            place = stack.enter_context(replacing(paths[table.name]))
+            files[table.name] = file = stack.enter_context(open(place, "wb"))
             file.write(f"{','.join(table.columns)}\n".encode())
+            file.flush()
+        source.write(tables, _Writer(files), take)
+    return list(paths.values())
+
+
+class _Writer:
+    """Writes parts, from whichever process, one after the other.
+
+    The files were opened before the processes began: they share the place up to which it is
+    written. That saves sending all text to one process.
+    """
+
+    def __init__(self, files: Mapping[str, IO[bytes]]) -> None:
+        self._files = files
+        context = multiprocessing.get_context("fork")
+        self._turn, self._next = context.Condition(), context.RawValue("q", 0)
+
+    def __call__(self, connection: Any, part: Part) -> None:
+        kinds, file = part.table.kinds, self._files[part.table.name]
+        texts = [_text_of(kinds, rows) for rows in batches_of(connection, part, _TOGETHER)]
+        with self._turn:
+            self._turn.wait_for(lambda: self._next.value == part.number)
             file.writelines(texts)
-        files.append(path)
+            file.flush()
+            self._next.value += 1
+            self._turn.notify_all()
 
-    source.write(exported_tables(), _text_of, take)
-    return files
+
+def _text_of(kinds: Sequence[str], rows: Rows) -> bytes:
+    text = _by_orjson(kinds, rows)
+    return _by_csv(rows) if text is None else text
 
 
-def _text_of(connection: Any, part: Part) -> bytes:
-    columns = columns_of(connection, part)
-    rows = len(columns[0]) if columns else 0
-    return b"".join(
-        _lines(part.table.kinds, [column[start : start + _TOGETHER] for column in columns])
-        for start in range(0, rows, _TOGETHER)
+def _by_orjson(kinds: Sequence[str], rows: Rows) -> Optional[bytes]:
+    """Return the rows as text; None where orjson is not there, or would not write them right."""
+    columns = [map(itemgetter(k), rows) for k, kind in enumerate(kinds) if kind in "tT"]
+    texts = set(chain.from_iterable(columns)) - {None}
+    try:
+        orjson = import_module("orjson")
+        if not all(map(_PLAIN.fullmatch, texts)):
+            return None
+        json: bytes = orjson.dumps(rows)
+    except (ImportError, TypeError):  # TypeError: what no column of an audit should hold
+        return None
+    # JSON has no infinity: orjson writes null for it, too.
+    if b"null" in json and json.count(b"null") != sum(row.count(None) for row in rows):
+        return None
+    lines = json[2:-2].replace(b"],[", b"\n").replace(b",null", b",")
+    return lines.translate(None, b'"') + b"\n"
+
+
+def _by_csv(rows: Rows) -> bytes:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(
+        [f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows
     )
+    return file.getvalue().encode()
 
 
-def _lines(kinds: Sequence[str], columns: Columns) -> bytes:
-    cells: List[np.ndarray] = []
-    for kind, column in zip(kinds, columns):
-        cells += [_CELLS[kind](column), _column_of(",", len(column))]
-    cells[-1] = _column_of("\n", len(columns[0]))
-    lines: bytes = np.concatenate(cells, axis=1).tobytes()
-    return lines.translate(None, bytes([NOTHING]))
-
-
-def _column_of(text: str, rows: int) -> np.ndarray:
-    return np.full((rows, 1), ord(text), np.uint8)
-
-
-def _real_numbers(column: Sequence[Any]) -> np.ndarray:
-    return shortest(np.frombuffer(struct.pack(f"{len(column)}d", *column), np.float64))
-
-
-def _real_numbers_or_null(column: Sequence[Any]) -> np.ndarray:
-    values = np.array(column, np.float64)  # None becomes NaN, which SQLite does not know
-    cells = shortest(values)
-    cells[np.isnan(values)] = NOTHING
-    return cells
-
-
-def _whole_numbers(column: Sequence[Any]) -> np.ndarray:
-    return _known(column, repr)
-
-
-def _texts(column: Sequence[Any]) -> np.ndarray:
-    return _known(column, _quoted)
-
-
-def _known(column: Sequence[Any], write: Callable[[Any], str]) -> np.ndarray:
-    """Write each value once: names and counts are few, and come again and again."""
-    places = {value: place for place, value in enumerate(dict.fromkeys(column))}
-    cells = padded(map(write, places))
-    if len(places) == 1:
-        return np.broadcast_to(cells, (len(column), cells.shape[1]))
-    return cells[np.fromiter(map(places.__getitem__, column), np.intp, len(column))]
-
-
-def _quoted(text: Optional[str]) -> str:
-    if text is None:
-        return ""
-    field = io.StringIO()
-    csv.writer(field, lineterminator="").writerow(
-        [f"'{text}" if text[:1] in _OF_FORMULAS else text]
-    )
-    return field.getvalue()
-
-
-_CELLS: Dict[str, Callable[[Sequence[Any]], np.ndarray]] = {
-    "i": _whole_numbers,
-    "r": _real_numbers,
-    "R": _real_numbers_or_null,
-    "t": _texts,
-    "T": _texts,
-}
-_OF_FORMULAS = tuple("=+-@\t\r")
+def _is_formula(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.startswith(_OF_FORMULAS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import count, islice
 from typing import (
     Any,
     Callable,
@@ -42,12 +43,12 @@ class ExportedTable(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some rows of a table, and the names of its parameters by session and number."""
+    """Some rows of a table: how they are asked for, and which part of all it is."""
 
     table: ExportedTable
     sql: str
     values: Tuple[Any, ...]
-    names: Dict[Tuple[int, int], str]
+    number: int
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,12 @@ class Source:
             work: makes of a connection and a part what is to be written.
             take: writes the results of a table.
         """
-        parts = {table.name: list(self._parts(table)) for table in tables}
-        self._total = sum(map(len, parts.values()))
+        numbers = count()
+        parts = {
+            table.name: [Part(table, *asked, next(numbers)) for asked in self._asked(table)]
+            for table in tables
+        }
+        self._total = next(numbers)
         with in_processes(self.store, self._total * _TOGETHER // 2, work) as run:
             for table in tables:
                 take(table, self._counted(run(parts[table.name])))
@@ -147,14 +152,13 @@ class Source:
             if self._progress:
                 self._progress(self._done, self._total)
 
-    def _parts(self, table: ExportedTable) -> Iterator[Part]:
-        names = ", ".join(f't."{name}"' for name in COLUMNS[table.name])
+    def _asked(self, table: ExportedTable) -> Iterator[Tuple[str, Tuple[Any, ...]]]:
+        select = _select(table)
+        order = ", ".join(f"t.{key}" for key in KEYS[table.name])
         if table.name not in ("iterations", *OF_AN_UPDATE):
             where, values = self._where(table.name)
             source = table.name if table.name in _OF_SESSIONS else f"current_{table.name}"
-            order = ", ".join(f"t.{key}" for key in KEYS[table.name])
-            sql = f"SELECT {names} FROM {source} t WHERE {where} ORDER BY {order}"
-            yield Part(table, sql, values, self._names)
+            yield f"{select.format(source)} WHERE {where} ORDER BY {order}", values
             return
         # By ranges of the key, which the views' own search for later sessions cannot use.
         iterations, sessions = current_iterations(self.store, table.name)
@@ -164,26 +168,25 @@ class Source:
         of = f"SELECT count(*) FROM {table.name} WHERE session = ? AND iteration = ?"
         ((each,),) = self.store.query(of, first)
         many = max(1, _TOGETHER // max(1, each))
-        order = ", ".join(KEYS[table.name])
         for session in sorted(set(sessions.tolist())):
             where, values = self._where(table.name, session)
             sql = (
-                f"SELECT {names} FROM {table.name} t WHERE session = ?"
-                f" AND iteration BETWEEN ? AND ? AND {where} ORDER BY {order}"
+                f"{select.format(table.name)} WHERE t.session = ?"
+                f" AND t.iteration BETWEEN ? AND ? AND {where} ORDER BY {order}"
             )
             own = iterations[sessions == session].tolist()
             for start in range(0, len(own), many):
                 last = own[min(start + many, len(own)) - 1]
-                yield Part(table, sql, (session, own[start], last, *values), self._names)
+                yield sql, (session, own[start], last, *values)
 
     def _where(self, table: str, session: Optional[int] = None) -> Tuple[str, Tuple[Any, ...]]:
         parts, columns = ["1"], COLUMNS[table]
         values: List[Any] = []
         if session is not None and self.selection.every > 1:
-            parts.append("iteration % ? = 0")
+            parts.append("t.iteration % ? = 0")
             values.append(self.selection.every)
         if self._chosen is not None and table == "parameters":
-            parts.append(f"name IN ({', '.join('?' * len(self._chosen))})")
+            parts.append(f"t.name IN ({', '.join('?' * len(self._chosen))})")
             values.extend(self._chosen)
         elif self._chosen is not None and "parameter" in columns:
             numbers = [
@@ -191,9 +194,9 @@ class Source:
                 for (of, number), name in self._names.items()
                 if of == session and name in self._chosen
             ]
-            parts.append(f"parameter IN ({', '.join(map(str, numbers))})")
+            parts.append(f"t.parameter IN ({', '.join(map(str, numbers))})")
         if "quantity" in columns and self.selection.quantities:
-            parts.append(f"quantity IN ({', '.join('?' * len(self.selection.quantities))})")
+            parts.append(f"t.quantity IN ({', '.join('?' * len(self.selection.quantities))})")
             values.extend(self.selection.quantities)
         return " AND ".join(parts), tuple(values)
 
@@ -213,10 +216,20 @@ def _chosen(store: Store, selection: Selection) -> Optional[List[str]]:
     return list(chosen)
 
 
+def _select(table: ExportedTable) -> str:
+    names = ", ".join(
+        "p.name" if name not in COLUMNS[table.name] else f't."{name}"' for name in table.columns
+    )
+    join = " LEFT JOIN parameters p USING (session, parameter)" if "p.name" in names else ""
+    return f"SELECT {names} FROM {{}} t{join}"
+
+
+def batches_of(connection: Any, part: Part, size: int) -> Iterator[List[Tuple[Any, ...]]]:
+    """Yield the rows of a part, so many at a time."""
+    rows = iter(connection.execute(part.sql, part.values))
+    return iter(lambda: list(islice(rows, size)), [])
+
+
 def columns_of(connection: Any, part: Part) -> Columns:
     """Return the rows of a part column by column; nothing where it has none."""
-    columns = list(zip(*connection.execute(part.sql, part.values).fetchall()))
-    if columns and "name" in part.table.columns and part.table.name != "parameters":
-        at = part.table.columns.index("name")
-        columns.insert(at, tuple(map(part.names.__getitem__, zip(columns[0], columns[at - 1]))))
-    return columns
+    return list(zip(*connection.execute(part.sql, part.values).fetchall()))
