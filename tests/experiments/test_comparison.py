@@ -57,6 +57,11 @@ def test_the_page_shows_every_run_sorts_them_and_leads_to_their_reports(
     page.settle()
     assert page.blank_charts() == []
 
+    page.page.set_viewport_size({"width": 360, "height": 740})
+    page.settle()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.page.locator("#table tbody tr").first.bounding_box()["height"] < 120
+
     target = page.page.evaluate("document.querySelector('#table a').href")
     path = Path(target[len("file://") :].replace("%3D", "=").replace("%2C", ","))
     assert path.exists()
