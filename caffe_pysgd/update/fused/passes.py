@@ -8,7 +8,7 @@ taken of a block of values while it is in the cache. The rule's part is made fro
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from llvmlite import ir
 
@@ -81,14 +81,13 @@ class _Pass:
         x, d, slots: the arrays of the parameter.
         arrays: those in the scratch.
         marks: which of the values that are being updated are left; None: none.
+        squares: the sums of squares so far, while values are added up that are in registers.
     """
 
     def __init__(self, function, variant: Variant, how: Arithmetic, measure, note, few) -> None:
         self.b = b = ir.IRBuilder(function.append_basic_block())
         self.program, self.how = variant.program, how
         self.l1, self.scaled = variant.l1, variant.scaled
-        again = variant.figures or self.program.norms
-        self.block = layout.SMALL_BLOCK if again else layout.BLOCK
         self.powers = [
             (operation.name, operation.operands[0], f"v{number}")
             for number, operation in enumerate(self.program.operations)
@@ -96,7 +95,10 @@ class _Pass:
         ]
         roots = [int(power[1:]) for name, _, power in self.powers if name == "powx_half"]
         self.cut = max(roots) + 1 if roots else 0
+        again = variant.figures or (self.program.norms and self.powers)
+        self.block = layout.SMALL_BLOCK if again else layout.BLOCK
         self.measure, self.note, self.few = measure, note, few
+        self.squares: List[Any] = []
         (
             self.addresses, self.scalars, self.chunks, self.counter, self.count, self.scratch,
             self.powf, self.sums, leaves
@@ -181,8 +183,7 @@ class _Pass:
     def _block(self, past) -> None:
         """Update a block."""
         if self.program.norms:
-            self._each(past)
-            self._add_up_squares(past)
+            self._up_to_norms(past)
         elif self.measure:
             self._take_figures(past)
         else:
@@ -205,12 +206,16 @@ class _Pass:
                 self._values(i)
         if self.powers:
             b.store(long(0), self._marks(whole, LONG))
-        with b.if_then(b.icmp_signed("<", whole, past)):
-            self.v = Part(b, self.how, self.nothing, b.sub(past, whole))
-            self._values(whole)
-            self.v = self.several
+        self._rest(whole, past)
         if self.powers:
             b.call(self.few, [*b.function.args, self.number, self.first, past])
+
+    def _rest(self, whole, past) -> None:
+        """Do the few values at the end that fill no vector."""
+        with self.b.if_then(self.b.icmp_signed("<", whole, past)):
+            self.v = Part(self.b, self.how, self.nothing, self.b.sub(past, whole))
+            self._values(whole)
+            self.v = self.several
 
     def _each_in_two_steps(self, whole) -> None:
         """Update several at once up to a root, while those before them go on from theirs.
@@ -282,32 +287,41 @@ class _Pass:
         for quantity, array in arrays.items():
             measure(quantity, array)
 
-    def _up_to_norms(self, values: Dict[str, Any], i) -> None:
-        """Keep what norms are wanted of."""
-        for name, array, is_there in self.normed:
-            if not is_there:
-                self.v.store(values[name], array, i)
-        if self.program.update:
-            self._store(values[self.program.update], values["d"], self.d, i)
-
-    def _add_up_squares(self, past) -> None:
-        """Add up the squares of what norms are wanted of."""
+    def _up_to_norms(self, past) -> None:
+        """Do what is to be done up to norms, and add up the squares of what these are wanted of."""
         b, whole = self.b, past_whole(self.b, self.first, past)
-        arrays = [array for _, array, _ in self.normed]
-        lanes = [b.gep(self.lanes, [long(LANES * k)]) for k in range(len(arrays))]
+        lanes = [b.gep(self.lanes, [long(LANES * k)]) for k in range(len(self.normed))]
         sums = [self.several.load(row, long(0)) for row in lanes]
-        with loop(b, self.first, whole, LANES, sums) as (i, sums):
-            values = [self.several.load(array, i) for array in arrays]
-            sums[:] = map(self.several.add_square, values, sums)
+        if self.powers:  # the few come after the many: the squares when all are settled
+            self._each(past)
+            with loop(b, self.first, whole, LANES, sums) as (i, sums):
+                values = [self.several.load(array, i) for _, array, _ in self.normed]
+                sums[:] = map(self.several.add_square, values, sums)
+        else:
+            with loop(b, self.first, whole, LANES, sums) as (i, sums):
+                self.squares = sums
+                self._values(i)
+                self.squares = []
+            self._rest(whole, past)
         for total, row in zip(sums, lanes):
             self.several.store(total, row, long(0))
         with loop(b, whole, past, 1) as (i, _):
             lane = b.and_(i, long(LANES - 1))
-            for array, row in zip(arrays, lanes):
+            for (_, array, _), row in zip(self.normed, lanes):
                 total = self.single.add_square(
                     self.single.load(array, i), self.single.load(row, lane)
                 )
                 self.single.store(total, row, lane)
+
+    def _keep(self, values: Dict[str, Any], i) -> None:
+        """Keep what norms are wanted of, and what the pass after this one has for a gradient."""
+        for k, (name, array, is_there) in enumerate(self.normed):
+            if self.squares:
+                self.squares[k] = self.several.add_square(values[name], self.squares[k])
+            elif not is_there:
+                self.v.store(values[name], array, i)
+        if self.program.update:
+            self._store(values[self.program.update], values["d"], self.d, i)
 
     def _begin(self, i) -> Dict[str, Any]:
         """Load values; return what the rule is given, by its names."""
@@ -344,7 +358,7 @@ class _Pass:
             if name != f"s{k}":
                 self._store(values[name], values[f"s{k}"], slot, i)
         if self.program.norms:
-            self._up_to_norms(values, i)
+            self._keep(values, i)
         else:
             self._update(values, i)
 
