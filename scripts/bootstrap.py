@@ -325,7 +325,9 @@ def link_programs(binary: Path) -> None:
 def install_project(extras: list[str], constraints: Path, steps: Steps) -> None:
     """Installs the project in place; what pip is doing shows on a terminal as it goes."""
     target = f"{PROJECT}[{','.join(extras)}]" if extras else str(PROJECT)
-    command = [venv_python(), "-m", "pip", "install", "-c", str(constraints), "-e", target]
+    command = [venv_python(), "-m", "pip", "install", "-c", str(constraints)]
+    # A path rather than a finder, which each start of Python would import first.
+    command += ["--config-settings", "editable_mode=compat", "-e", target]
     process = subprocess.Popen(
         command,
         env=clean_environment(),
