@@ -114,7 +114,7 @@ def install(prefix: Path, indent: str = "") -> None:
         return
     with locked(prefix.with_name(prefix.name + ".lock")):
         if not is_whole(prefix):
-            fetch(prefix, prefix.with_name(prefix.name + ".work"), Steps(5, indent))
+            fetch(prefix, prefix.with_name(prefix.name + ".work"), Steps(6, indent))
 
 
 def is_whole(prefix: Path) -> bool:
@@ -128,7 +128,7 @@ def stamp_heading() -> str:
 
 
 def fetch(prefix: Path, work: Path, steps: Steps) -> None:
-    """Does the five steps in `work` and renames the outcome to `prefix`."""
+    """Does the six steps in `work` and renames the outcome to `prefix`."""
     start = time.monotonic()
     check_machine()
     check_place(prefix)
@@ -152,6 +152,8 @@ def fetch(prefix: Path, work: Path, steps: Steps) -> None:
     set_library_paths(unpacked)
     steps.begin("try them: caffe starts, Python imports it")
     smoke_test(unpacked)
+    steps.begin("compile what Python imports, as dpkg would have it")
+    compile_modules(unpacked, prefix)
 
     names = "\n".join(package.file for package in wanted)
     (unpacked / STAMP).write_text(f"{stamp_heading()}{names}\n")
@@ -434,6 +436,23 @@ def smoke_test(prefix: Path) -> None:
     run([str(prefix / CAFFE), "--version"], failing, environment)
     check = "import caffe; assert 'Python' in caffe.layer_type_list(), 'it has no Python layer'"
     run([str(prefix / PYTHON), "-c", check], failing, environment)
+
+
+def compile_modules(unpacked: Path, prefix: Path) -> None:
+    """Keeps the bytecode of all modules.
+
+    Python would write it at the first import; where it may not, each import compiles NumPy again.
+    """
+    modules = [str(folder) for folder in unpacked.glob("usr/lib/python3*")]
+    moved = ["-s", str(unpacked), "-p", str(prefix)]
+    # It fails over a few test files in another Python, which nobody imports.
+    subprocess.run(
+        [str(unpacked / PYTHON), "-m", "compileall", "-q", "-j", "0", *moved, *modules],
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def put_in_place(unpacked: Path, prefix: Path, work: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Callable, Iterator
 
 os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Tests start Python a thousand times: it need not compile all sources each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from helpers.places import BIN, PROJECT

@@ -154,7 +154,7 @@ def test_interrupted_while_waiting_for_the_mirror(tmp_path: Path) -> None:
     with silent_mirror() as mirror:
         run = start(tmp_path / "caffe", **{MIRROR_VARIABLE: mirror})
         assert run.stderr is not None
-        assert run.stderr.readline().startswith("[1/5] ")
+        assert run.stderr.readline().startswith("[1/6] ")
         time.sleep(0.3)
         run.send_signal(signal.SIGINT)
         _, stderr = run.communicate(timeout=10)
@@ -168,13 +168,13 @@ def test_second_run_at_once_waits_for_the_first(tmp_path: Path) -> None:
     with silent_mirror() as mirror:
         first = start(tmp_path / "caffe", **{MIRROR_VARIABLE: mirror})
         assert first.stderr is not None
-        assert first.stderr.readline().startswith("[1/5] ")
+        assert first.stderr.readline().startswith("[1/6] ")
         second = start(tmp_path / "caffe", **{MIRROR_VARIABLE: mirror})
         assert second.stderr is not None
         assert second.stderr.readline().startswith("waiting for another run to end")
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=10)
-        assert second.stderr.readline().startswith("[1/5] ")
+        assert second.stderr.readline().startswith("[1/6] ")
         second.send_signal(signal.SIGINT)
         second.communicate(timeout=10)
 
