@@ -61,6 +61,7 @@ def cli(workdir: Path) -> Callable[..., subprocess.CompletedProcess]:
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            close_fds=False,
             text=True,
             timeout=300,
         )

@@ -1,4 +1,8 @@
-"""Programs in a process of their own."""
+"""Programs in a process of their own.
+
+They are started with ``close_fds=False``, here and elsewhere: so Python need not fork this process,
+which holds the nets of many tests, and takes long to be copied.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ from helpers.places import BIN
 def run_python(program: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run a program to its end, with this Python; return it with what it said."""
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        close_fds=False,
+        text=True,
     )
 
 
@@ -61,5 +68,6 @@ def in_venv(venv: Path, *arguments: str, **environment: str) -> subprocess.Compl
         [str(venv / "bin" / "python3"), "-m", "caffe_pysgd", *arguments],
         env={**os.environ, "PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
+        close_fds=False,
         text=True,
     )

@@ -25,6 +25,7 @@ class Running:
             [str(program), *arguments],
             env=environment,
             stderr=subprocess.PIPE,
+            close_fds=False,
             text=True,
         )
         self.log = ""

@@ -71,6 +71,7 @@ def caffe_train(solver: Path, *flags: str, **environment: str) -> subprocess.Com
         env={**inherited, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        close_fds=False,
         text=True,
         timeout=300,
     )
