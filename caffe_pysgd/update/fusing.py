@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves, Untraceable
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
+from caffe_pysgd.update.learning_rates import Rates
 from caffe_pysgd.update.parameter import Parameter
 from caffe_pysgd.update.rules.checked import is_own, name_of, not_finite
 from caffe_pysgd.update.self_check import first_difference
@@ -20,8 +20,6 @@ F = np.float32
 ONE = F(1)
 
 Figures = Dict[str, Statistics]
-
-_RATE = attrgetter("rate")
 
 
 class Fusing:
@@ -34,19 +32,20 @@ class Fusing:
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
         self._of: Sequence[Parameter] = ()
-        self._fused: List[Tuple[FusedUpdate, List[Parameter]]] = []
+        self._fused: List[Tuple[FusedUpdate, List[Parameter], Any]] = []
         self._others: List[Parameter] = []
 
     def prepare(self, parameters: Sequence[Parameter]) -> None:
         """Fuse what can be fused of these parameters."""
         self._of, self._fused, self._others = parameters, [], []
-        alike: Dict[Tuple[str, str], List[Parameter]] = {}
-        for p in parameters:
-            alike.setdefault((name_of(p.rule), p.h.regularization_type), []).append(p)
-        for (name, decay), group in alike.items():
+        alike: Dict[Tuple[str, str], List[int]] = {}
+        for number, p in enumerate(parameters):
+            alike.setdefault((name_of(p.rule), p.h.regularization_type), []).append(number)
+        for (name, decay), numbers in alike.items():
+            group = [parameters[number] for number in numbers]
             fused = self._fuse(name, decay, group)
             if fused:
-                self._fused.append((fused, group))
+                self._fused.append((fused, group, numbers if len(alike) > 1 else slice(None)))
             else:
                 self._others.extend(group)
 
@@ -67,8 +66,8 @@ class Fusing:
     def update(
         self,
         parameters: Sequence[Parameter],
+        rates: Rates,
         h: HyperParameters,
-        rate: np.float32,
         clipping: Optional[Clipping],
         leaves: Leaves,
         measuring: bool,
@@ -76,8 +75,9 @@ class Fusing:
         """Update what can be; return the other parameters, and figures by name, where wanted.
 
         Args:
-            parameters: with their local rates and decays.
-            h, rate: the common hyper-parameters, and the common rate.
+            parameters: which are updated.
+            rates: of all parameters.
+            h: the common hyper-parameters.
             clipping: what ``clip_gradients`` does to all gradients.
             leaves: what is left in the diffs.
             measuring: whether figures are wanted.
@@ -87,13 +87,14 @@ class Fusing:
         """
         if parameters != self._of:
             self.prepare(parameters)
+        local, common = rates.of(parameters), rates.schedule.value
         factor = clipping.scale_factor if clipping else ONE
         left, figures = list(self._others), {}
-        for fused, group in self._fused:
-            raw = self._clip_values(group, h, rate, measuring)
-            rates, iteration = np.fromiter(map(_RATE, group), F), group[0].iteration
+        for fused, group, numbers in self._fused:
+            raw = self._clip_values(group, h, common, measuring)
+            own, iteration = local[numbers], group[0].iteration
             try:
-                fused.run(rates, iteration, factor, ONE / F(h.iter_size), leaves, measuring)
+                fused.run(own, iteration, factor, ONE / F(h.iter_size), leaves, measuring)
             except Untraceable as reason:  # from this iteration on; nothing was updated yet
                 self._kernels.unfused[name_of(group[0].rule)] = str(reason)
                 self._of = ()

@@ -29,6 +29,7 @@ class Rates:
 
     Attributes:
         schedule: the common one.
+        local: the local rates of this update.
     """
 
     def __init__(self, parameters: Sequence[Parameter], h: HyperParameters) -> None:
@@ -37,7 +38,9 @@ class Rates:
         for p in parameters:
             p.schedule = schedules.setdefault(schedule_of(p.h), Schedule(p.h))
         self._schedules, self._parameters = list(schedules.values()), parameters
-        self._known = b""
+        self._rows = {id(p): row for row, p in enumerate(parameters)}
+        self._known = -1, b""  # for which changes, and which rates, the local ones are
+        self.local = np.zeros(0, F)
 
     def resume(self, iteration: int, current_step: int, plateau: PlateauState) -> None:
         """Go on from a solver's state."""
@@ -55,17 +58,19 @@ class Rates:
 
     def bring_up_to_date(self, iteration: int, loss: np.float32) -> np.float32:
         """Give every parameter the iteration and its local rate; return the common rate."""
-        rates = {schedule: schedule.rate(iteration, loss) for schedule in self._schedules}
-        local = np.fromiter(map(_LR_MULT, self._parameters), F)
-        if len(rates) == 1:
-            local *= rates[self.schedule]
-        else:
-            local *= np.fromiter([rates[p.schedule] for p in self._parameters], F)
-        now = local.tobytes()
-        if now != self._known:
-            self._known = now
-            for p, rate in zip(self._parameters, local):
-                p.rate = rate
-        for p in self._parameters:
-            p.iteration = iteration
-        return rates[self.schedule]
+        values = np.array([schedule.advance(iteration, loss) for schedule in self._schedules], F)
+        known = Parameter.changes, values.tobytes()
+        if known != self._known:
+            self._known = known
+            self.local = np.fromiter(map(_LR_MULT, self._parameters), F)
+            if len(values) == 1:
+                self.local *= values[0]
+            else:
+                self.local *= np.fromiter([p.schedule.value for p in self._parameters], F)
+        return self.schedule.value
+
+    def of(self, parameters: Sequence[Parameter]) -> np.ndarray:
+        """Return the local rates of some of the parameters."""
+        if parameters is self._parameters:
+            return self.local
+        return self.local[[self._rows[id(p)] for p in parameters]]

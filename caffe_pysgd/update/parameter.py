@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, MutableMapping, Optional, Tuple
 
 import numpy as np
 
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from caffe_pysgd.update.policies import Schedule
 
 F = np.float32
+
+
+class State(Dict[str, Floats]):
+    """A rule's slots by name; ``Parameter.changes`` counts when another array takes one."""
+
+    def __setitem__(self, slot: str, array: Floats) -> None:
+        if self.get(slot) is not array:
+            Parameter.changes += 1
+        super().__setitem__(slot, array)
+
+    update = MutableMapping.update  # by setting items
+    setdefault = MutableMapping.setdefault
+
+    def __ior__(self, other: Any) -> State:  # type: ignore[override,misc]
+        self.update(other)
+        return self
 
 
 @dataclass(eq=False, repr=False)
@@ -41,10 +58,8 @@ class Parameter:
     An updater brings these up to date for every update:
 
     Attributes:
-        schedule: whose rate it has.
-        rate: the local rate, ``rate * lr_mult``.
+        schedule: has the global rate, and the iteration.
         decay: the local decay, ``weight_decay * decay_mult``.
-        iteration: counted from 0, as Caffe does.
         kernels: vector operations, for a rule that must have exact bits.
         trusted: whether what a user's rule returns is used without a look.
     """
@@ -60,11 +75,15 @@ class Parameter:
     freeze_from: Optional[int] = None
     state: Dict[str, Floats] = field(default_factory=dict)
     schedule: Schedule = None  # type: ignore[assignment]
-    rate: np.float32 = F(0)
     decay: np.float32 = F(0)
-    iteration: int = 0
     kernels: Kernels = None  # type: ignore[assignment]
     trusted: bool = False
+
+    changes: ClassVar[int] = 0
+    """How often an array, or lr_mult, of any parameter became another: what was known is not then.
+
+    A net of many small parameters would spend more time on looking at each than on arithmetic.
+    """
 
     def __repr__(self) -> str:
         norms = ", ".join(f"|{name}| {value}" for name, value in self._norms().items())
@@ -76,6 +95,16 @@ class Parameter:
     def _norms(self) -> Dict[str, str]:
         arrays = {"data": self.data, "diff": self.diff, **self.state}
         return {name: f"{norm(array):.4g}" for name, array in arrays.items()}
+
+    @property
+    def rate(self) -> np.float32:
+        """The local rate, the global one times ``lr_mult``."""
+        return F(self.lr_mult) * self.schedule.value
+
+    @property
+    def iteration(self) -> int:
+        """The iteration of this update, counted from 0, as Caffe does."""
+        return self.schedule.iteration
 
     @property
     def gradient(self) -> Floats:
@@ -103,3 +132,18 @@ class Parameter:
         """Return whether it stays as it is at this iteration."""
         after = self.freeze_from is not None and iteration >= self.freeze_from
         return iteration < self.freeze_until or after
+
+
+def _noticed(attribute: str) -> property:
+    """Return an attribute that is counted when it becomes something else."""
+    hidden = f"_{attribute}"
+
+    def become(p: Parameter, value: Any) -> None:
+        p.__dict__[hidden] = State(value) if attribute == "state" else value
+        Parameter.changes += 1
+
+    return property(attrgetter(hidden), become)
+
+
+for _attribute in ("data", "diff", "state", "lr_mult"):
+    setattr(Parameter, _attribute, _noticed(_attribute))

@@ -18,6 +18,7 @@ from caffe_pysgd.update.fused import FusedKernels, FusedUpdate, Leaves
 from caffe_pysgd.update.hyperparameters import HyperParameters
 from caffe_pysgd.update.kernels import Kernels
 from caffe_pysgd.update.parameter import Parameter
+from caffe_pysgd.update.policies import Schedule
 from caffe_pysgd.update.rules.base import UpdateRule
 from caffe_pysgd.update.rules.checked import is_own
 from caffe_pysgd.update.stages import stages
@@ -111,7 +112,7 @@ def _one_after_the_other(
 ) -> Dict[str, Floats]:
     """Do with single operations what a pass does; return the arrays after it."""
     p = _parameter(rule, h, arrays)
-    p.rate, p.iteration, p.kernels = _RATE, _ITERATION, kernels
+    p.kernels = kernels
     for _ in stages(p, replace(h, clip_gradients=F(-1)), _RATE, None, kernels):
         pass
     return {"data": p.data, "diff": p.diff, **p.state}
@@ -120,5 +121,7 @@ def _one_after_the_other(
 def _parameter(rule: UpdateRule, h: HyperParameters, arrays: Dict[str, Floats]) -> Parameter:
     state = {slot: arrays[slot] for slot in rule.slots}
     p = Parameter("self-check", arrays["data"], arrays["diff"], rule=rule, h=h, state=state)
+    p.schedule = Schedule(h)
+    p.schedule.iteration, p.schedule.value = _ITERATION, _RATE
     p.decay, p.trusted = h.weight_decay, True
     return p

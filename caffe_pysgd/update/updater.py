@@ -173,7 +173,7 @@ class Updater:
         active = left = self._active(iteration)
         if not watching.seeing:  # nobody wants arrays
             left, watching.figures = self._fusing.update(
-                active, self.h, rate, self.clipping, self._leaves(), watching.measuring
+                active, self.rates, self.h, self.clipping, self._leaves(), watching.measuring
             )
         for p in left:
             watching.measure(p, Stage.GRADIENT, p.diff)

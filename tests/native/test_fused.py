@@ -204,16 +204,48 @@ def test_an_observer_of_arrays_gets_them() -> None:
     assert len(observer.heard) == 6 * len(COUNTS)
 
 
-def test_arrays_that_moved_are_found() -> None:
+def put_another(p: Parameter, how: str) -> None:
+    """Give a parameter another array, or another lr_mult."""
+    if how in ("data", "diff"):
+        setattr(p, how, getattr(p, how).copy())
+    elif how == "lr_mult":
+        p.lr_mult += 0.5
+    elif how == "the state":
+        p.state = {slot: array.copy() for slot, array in p.state.items()}
+    elif how == "a slot":
+        p.state["m"] = p.state["m"].copy()
+    elif how == "a slot, by update":
+        p.state.update(m=p.state["m"].copy())
+    else:
+        p.state |= {"m": p.state["m"].copy()}
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["data", "diff", "lr_mult", "the state", "a slot", "a slot, by update", "a slot, by |="],
+)
+def test_what_became_another_is_found(how: str) -> None:
     fused, native = updater("fused", "adam"), updater("native", "adam")
     for iteration in range(3):
         for some in (fused, native):
-            for p, state in zip(some.parameters, some.states):
-                p.data, p.diff = p.data.copy(), p.diff.copy()
-                state["m"] = state["m"].copy()
+            for p in some.parameters:
+                put_another(p, how)
             fill(some, iteration)
             some.step(iteration)
         assert_same(fused, native)
+
+
+def test_a_rate_of_minus_zero_is_another_than_zero() -> None:
+    policy = dict(lr_policy="table", lr_table=((0, 0.0), (2, -0.0), (4, 0.0)))
+    fused, native = (updater(kernels, "lion", **policy) for kernels in ("fused", "numpy"))
+    signs = set()
+    for iteration in range(5):
+        for some in (fused, native):
+            fill(some, iteration)
+            some.step(iteration)
+        assert_same(fused, native)
+        signs.add(bool(np.signbit(fused.parameters[0].rate)))
+    assert signs == {True, False}
 
 
 @pytest.mark.parametrize("rule", ["adagrad", "rmsprop", "adadelta", "adam"])

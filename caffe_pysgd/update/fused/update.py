@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from functools import lru_cache
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -135,7 +135,8 @@ class FusedUpdate:
     ) -> None:
         self._rule, self._compiles, self._checked = rule, compiles, checked
         self._parameters = list(parameters)
-        self._seen: List[np.ndarray] = []  # where they are now
+        self._arrays: List[np.ndarray] = []  # kept, so that the addresses stay theirs
+        self._seen = -1  # of all changes
         self._find_slots = list(map(itemgetter, rule.slots))
         self._addresses = np.zeros((len(parameters), layout.SLOTS + len(rule.slots)), np.int64)
         self._decays = np.array([p.decay for p in parameters], F)
@@ -325,14 +326,15 @@ class FusedUpdate:
 
     def _look_where_they_are(self) -> None:
         """Note the addresses of the arrays, unless they are the same as ever."""
+        if self._seen == Parameter.changes:
+            return
         parameters = self._parameters
         now = [*map(_DATA, parameters), *map(_DIFF, parameters)]
         for find in self._find_slots:
             now += map(find, map(_STATE, parameters))
-        if len(now) != len(self._seen) or not all(map(is_, self._seen, now)):
-            self._seen = now
-            addresses = [array.__array_interface__["data"][0] for array in now]
-            self._addresses[...] = np.reshape(addresses, self._addresses.T.shape).T
+        addresses = [array.__array_interface__["data"][0] for array in now]
+        self._addresses[...] = np.reshape(addresses, self._addresses.T.shape).T
+        self._arrays, self._seen = now, Parameter.changes
 
     def _added_up(self, table: np.ndarray) -> np.ndarray:
         """Return the sums of each parameter, given those of each chunk.

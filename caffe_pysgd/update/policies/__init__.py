@@ -45,6 +45,12 @@ class Schedule:
         self.current_step = 0
         self.plateau = UNSEEN
         self._policy = _find_policy(h.lr_policy)
+        self.iteration, self.value = 0, np.float32(0)
+
+    def advance(self, iteration: int, smoothed_loss: np.float32) -> np.float32:
+        """Come to an iteration; return its rate, which is ``value`` from now on."""
+        self.iteration, self.value = iteration, self.rate(iteration, smoothed_loss)
+        return self.value
 
     def rate(self, iteration: int, smoothed_loss: np.float32 = _NO_LOSS) -> np.float32:
         """Return the global rate; like Caffe's ``GetLearningRate``, it may advance the step."""
