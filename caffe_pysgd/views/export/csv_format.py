@@ -84,19 +84,24 @@ class _Writer:
 
 
 def _text_of(kinds: Sequence[str], rows: Rows) -> bytes:
-    text = _by_orjson(kinds, rows)
-    return _by_csv(rows) if text is None else text
-
-
-def _by_orjson(kinds: Sequence[str], rows: Rows) -> Optional[bytes]:
-    """Return the rows as text; None where orjson is not there, or would not write them right."""
     columns = [map(itemgetter(k), rows) for k, kind in enumerate(kinds) if kind in "tT"]
     texts = set(chain.from_iterable(columns)) - {None}
+    text = _by_orjson(rows) if all(map(_is_plain, texts)) else None
+    return _by_csv(rows, any(map(_is_formula, texts))) if text is None else text
+
+
+def _is_plain(text: Any) -> bool:
+    return isinstance(text, str) and bool(_PLAIN.fullmatch(text))
+
+
+def _is_formula(text: Any) -> bool:
+    return isinstance(text, str) and text.startswith(_OF_FORMULAS)
+
+
+def _by_orjson(rows: Rows) -> Optional[bytes]:
+    """Return rows of plain texts; None where orjson is not there, or would not write them right."""
     try:
-        orjson = import_module("orjson")
-        if not all(map(_PLAIN.fullmatch, texts)):
-            return None
-        json: bytes = orjson.dumps(rows)
+        json: bytes = import_module("orjson").dumps(rows)
     except (ImportError, TypeError):  # TypeError: what no column of an audit should hold
         return None
     # JSON has no infinity: orjson writes null for it, too.
@@ -106,13 +111,9 @@ def _by_orjson(kinds: Sequence[str], rows: Rows) -> Optional[bytes]:
     return lines.translate(None, b'"') + b"\n"
 
 
-def _by_csv(rows: Rows) -> bytes:
+def _by_csv(rows: Rows, has_formulas: bool) -> bytes:
+    if has_formulas:
+        rows = [tuple(f"'{cell}" if _is_formula(cell) else cell for cell in row) for row in rows]
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(
-        [f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows
-    )
+    csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue().encode()
-
-
-def _is_formula(cell: Any) -> bool:
-    return isinstance(cell, str) and cell.startswith(_OF_FORMULAS)
