@@ -8,7 +8,7 @@ taken of a block of values while it is in the cache. The rule's part is made fro
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 from llvmlite import ir
 
@@ -81,7 +81,6 @@ class _Pass:
         x, d, slots: the arrays of the parameter.
         arrays: those in the scratch.
         marks: which of the values that are being updated are left; None: none.
-        squares: the sums of squares so far, while values are added up that are in registers.
     """
 
     def __init__(self, function, variant: Variant, how: Arithmetic, measure, note, few) -> None:
@@ -98,7 +97,6 @@ class _Pass:
         again = variant.figures or (self.program.norms and self.powers)
         self.block = layout.SMALL_BLOCK if again else layout.BLOCK
         self.measure, self.note, self.few = measure, note, few
-        self.squares: List[Any] = []
         (
             self.addresses, self.scalars, self.chunks, self.counter, self.count, self.scratch,
             self.powf, self.sums, leaves
@@ -189,11 +187,11 @@ class _Pass:
         else:
             self._each(past)
 
-    def _values(self, i) -> None:
-        """Update values, or do what is to be done up to norms."""
+    def _values(self, i) -> Dict[str, Any]:
+        """Update values, or do what is to be done up to norms; return all that came up."""
         values = self._begin(i)
         self._operate(values, 0, len(self.program.operations))
-        self._end(values, i)
+        return self._end(values, i)
 
     def _each(self, past) -> None:
         """Do so with all of a block: several at once, then the few that are left."""
@@ -299,9 +297,9 @@ class _Pass:
                 sums[:] = map(self.several.add_square, values, sums)
         else:
             with loop(b, self.first, whole, LANES, sums) as (i, sums):
-                self.squares = sums
-                self._values(i)
-                self.squares = []
+                numbers = self._values(i)
+                normed = [numbers[name] for name in self.program.norms]
+                sums[:] = map(self.several.add_square, normed, sums)
             self._rest(whole, past)
         for total, row in zip(sums, lanes):
             self.several.store(total, row, long(0))
@@ -314,11 +312,10 @@ class _Pass:
                 self.single.store(total, row, lane)
 
     def _keep(self, values: Dict[str, Any], i) -> None:
-        """Keep what norms are wanted of, and what the pass after this one has for a gradient."""
-        for k, (name, array, is_there) in enumerate(self.normed):
-            if self.squares:
-                self.squares[k] = self.several.add_square(values[name], self.squares[k])
-            elif not is_there:
+        """Keep what norms are wanted of where it is read again, and the next pass's gradient."""
+        read_again = self.powers or isinstance(self.v, Part)
+        for name, array, is_there in self.normed:
+            if read_again and not is_there:
                 self.v.store(values[name], array, i)
         if self.program.update:
             self._store(values[self.program.update], values["d"], self.d, i)
@@ -346,8 +343,8 @@ class _Pass:
                 numbers[0] = given[0]
             values[f"v{number}"] = getattr(v, name)(*numbers)
 
-    def _end(self, values: Dict[str, Any], i) -> None:
-        """Store the new state and weights, or what norms are wanted of."""
+    def _end(self, values: Dict[str, Any], i) -> Dict[str, Any]:
+        """Store the new state and weights, or what norms are wanted of; return the numbers."""
         b, v = self.b, self.v
         values = {name: v.number(value) for name, value in values.items()}
         self.marks = None
@@ -361,6 +358,7 @@ class _Pass:
             self._keep(values, i)
         else:
             self._update(values, i)
+        return values
 
     def _store(self, new, old, array, i) -> None:
         """Store what is settled; what is not is needed as it was, to be computed again."""

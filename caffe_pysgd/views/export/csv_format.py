@@ -20,7 +20,7 @@ from importlib import import_module
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import IO, Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from caffe_pysgd.files import cannot_be_written, replacing
 from caffe_pysgd.views.export.tables import (
@@ -71,10 +71,14 @@ class _Writer:
         self._files = files
         context = multiprocessing.get_context("fork")
         self._turn, self._next = context.Condition(), context.RawValue("q", 0)
+        try:
+            self._dumps = import_module("orjson").dumps
+        except ImportError:
+            self._dumps = None
 
     def __call__(self, connection: Any, part: Part) -> None:
-        kinds, file = part.table.kinds, self._files[part.table.name]
-        texts = [_text_of(kinds, rows) for rows in batches_of(connection, part, _TOGETHER)]
+        batches, file = batches_of(connection, part, _TOGETHER), self._files[part.table.name]
+        texts = [self._text_of(part.table.kinds, rows) for rows in batches]
         with self._turn:
             self._turn.wait_for(lambda: self._next.value == part.number)
             file.writelines(texts)
@@ -82,12 +86,13 @@ class _Writer:
             self._next.value += 1
             self._turn.notify_all()
 
-
-def _text_of(kinds: Sequence[str], rows: Rows) -> bytes:
-    columns = [map(itemgetter(k), rows) for k, kind in enumerate(kinds) if kind in "tT"]
-    texts = set(chain.from_iterable(columns)) - {None}
-    text = _by_orjson(rows) if all(map(_is_plain, texts)) else None
-    return _by_csv(rows, any(map(_is_formula, texts))) if text is None else text
+    def _text_of(self, kinds: Sequence[str], rows: Rows) -> bytes:
+        columns = [map(itemgetter(k), rows) for k, kind in enumerate(kinds) if kind in "tT"]
+        texts = set(chain.from_iterable(columns)) - {None}
+        text = None
+        if self._dumps and all(map(_is_plain, texts)):
+            text = _by_orjson(self._dumps, rows)
+        return _by_csv(rows, any(map(_is_formula, texts))) if text is None else text
 
 
 def _is_plain(text: Any) -> bool:
@@ -98,11 +103,11 @@ def _is_formula(text: Any) -> bool:
     return isinstance(text, str) and text.startswith(_OF_FORMULAS)
 
 
-def _by_orjson(rows: Rows) -> Optional[bytes]:
-    """Return rows of plain texts; None where orjson is not there, or would not write them right."""
+def _by_orjson(dumps: Callable[[Rows], bytes], rows: Rows) -> Optional[bytes]:
+    """Return rows of plain texts; None where orjson would not write them right."""
     try:
-        json: bytes = import_module("orjson").dumps(rows)
-    except (ImportError, TypeError):  # TypeError: what no column of an audit should hold
+        json = dumps(rows)
+    except TypeError:  # what no column of an audit should hold
         return None
     # JSON has no infinity: orjson writes null for it, too.
     if b"null" in json and json.count(b"null") != sum(row.count(None) for row in rows):

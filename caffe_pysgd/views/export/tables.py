@@ -153,12 +153,11 @@ class Source:
                 self._progress(self._done, self._total)
 
     def _asked(self, table: ExportedTable) -> Iterator[Tuple[str, Tuple[Any, ...]]]:
-        select = _select(table)
         order = ", ".join(f"t.{key}" for key in KEYS[table.name])
         if table.name not in ("iterations", *OF_AN_UPDATE):
             where, values = self._where(table.name)
             source = table.name if table.name in _OF_SESSIONS else f"current_{table.name}"
-            yield f"{select.format(source)} WHERE {where} ORDER BY {order}", values
+            yield f"{_select(table, source)} WHERE {where} ORDER BY {order}", values
             return
         # By ranges of the key, which the views' own search for later sessions cannot use.
         iterations, sessions = current_iterations(self.store, table.name)
@@ -171,7 +170,7 @@ class Source:
         for session in sorted(set(sessions.tolist())):
             where, values = self._where(table.name, session)
             sql = (
-                f"{select.format(table.name)} WHERE t.session = ?"
+                f"{_select(table, table.name)} WHERE t.session = ?"
                 f" AND t.iteration BETWEEN ? AND ? AND {where} ORDER BY {order}"
             )
             own = iterations[sessions == session].tolist()
@@ -216,12 +215,12 @@ def _chosen(store: Store, selection: Selection) -> Optional[List[str]]:
     return list(chosen)
 
 
-def _select(table: ExportedTable) -> str:
+def _select(table: ExportedTable, source: str) -> str:
     names = ", ".join(
         "p.name" if name not in COLUMNS[table.name] else f't."{name}"' for name in table.columns
     )
     join = " LEFT JOIN parameters p USING (session, parameter)" if "p.name" in names else ""
-    return f"SELECT {names} FROM {{}} t{join}"
+    return f"SELECT {names} FROM {source} t{join}"
 
 
 def batches_of(connection: Any, part: Part, size: int) -> Iterator[List[Tuple[Any, ...]]]:
